@@ -1,0 +1,206 @@
+/**
+ * Every knob. `Settings` are what an operator may set by environment (fixed
+ * names, listed in README); `limits` are bounds that the code relies on, each
+ * with its unit and its reason.
+ *
+ * `readSettings` is pure: it takes an environment and answers settings or the
+ * first `BadSetting`, one line that names the setting, the value and what is
+ * allowed. An empty value counts as unset; `NAME_FILE` names a file to read a
+ * secret from.
+ */
+import { Context } from "effect"
+import { readFileSync } from "node:fs"
+import { resolve } from "node:path"
+import { type Credits, parseUsd } from "./domain/credits.ts"
+
+export interface Settings {
+  readonly port: number
+  readonly host: string
+  /** The only source of absolute URLs and of `iss`; never the Host header. */
+  readonly publicUrl: string
+  readonly dataDir: string
+  /** `undefined`: the embedded server. */
+  readonly databaseUrl: string | undefined
+  readonly logLevel: "trace" | "debug" | "info" | "warn" | "error" | "silent"
+  readonly demo: boolean
+  readonly enableTestCredits: boolean
+  readonly autoVerifyEmail: boolean
+  /** Calls per 60 s of a key or login that has no limit of its own. */
+  readonly keyRateLimitDefault: number
+  readonly proxyBilling: "free" | "paid"
+  readonly launchFee: Credits
+  readonly agentConcurrency: number
+  readonly upstreamAllow: ReadonlyArray<string>
+  /** Accounts whose agents may use `upstreamAllow`; `undefined`: all. */
+  readonly upstreamAllowOwners: ReadonlyArray<string> | undefined
+  readonly allowedOrigins: ReadonlyArray<string>
+  readonly trustedProxies: ReadonlyArray<string>
+  /** Host name → dialect name, beyond the built-in first labels. */
+  readonly dialectHosts: ReadonlyMap<string, string>
+  readonly usageRetentionDays: number
+  readonly secretsKey: string | undefined
+}
+
+/** One line an operator can act on. The start stops. */
+export class BadSetting extends Error {
+  override readonly name = "BadSetting"
+}
+
+export class Config extends Context.Service<Config, Settings>()("tollgate/config") {}
+
+const loopback = new Set(["127.0.0.1", "::1", "localhost"])
+
+export const readSettings = (env: Readonly<Record<string, string | undefined>>): Settings => {
+  const raw = (name: string): string | undefined => env[name] === "" ? undefined : env[name]
+  const bad = (name: string, value: string, allowed: string): never => {
+    throw new BadSetting(`${name}=${JSON.stringify(value)} is not allowed: ${allowed}`)
+  }
+  const secret = (name: string): string | undefined => {
+    const file = raw(`${name}_FILE`)
+    if (raw(name) !== undefined || file === undefined) return raw(name)
+    try {
+      return readFileSync(file, "utf8").trim() || undefined
+    } catch {
+      return bad(`${name}_FILE`, file, "the path of a readable file")
+    }
+  }
+  const integer = (name: string, fallback: number, min: number, max: number): number => {
+    const text = raw(name)
+    if (text === undefined) return fallback
+    const value = /^\d{1,12}$/.test(text) ? Number(text) : NaN
+    return value >= min && value <= max ? value : bad(name, text, `a whole number from ${min} to ${max}`)
+  }
+  const boolean = (name: string, fallback: boolean): boolean => {
+    const text = raw(name)
+    if (text === undefined) return fallback
+    return text === "true" || text === "1" ? true : text === "false" || text === "0" ? false : bad(name, text, "true or false")
+  }
+  const oneOf = <const A extends string>(name: string, fallback: A, values: ReadonlyArray<A>): A => {
+    const text = raw(name)
+    if (text === undefined) return fallback
+    return values.find((value) => value === text) ?? bad(name, text, `one of ${values.join(", ")}`)
+  }
+  const list = (name: string): ReadonlyArray<string> | undefined =>
+    raw(name)?.split(",").map((item) => item.trim()).filter((item) => item !== "")
+  const url = (name: string, protocols: ReadonlyArray<string>): string | undefined => {
+    const text = secret(name)
+    if (text === undefined) return undefined
+    const parsed = URL.canParse(text) ? new URL(text) : undefined
+    const shown = text.replace(/\/\/[^@/]*@/, "//…@")
+    return parsed !== undefined && protocols.includes(parsed.protocol) ? text : bad(name, shown, `a URL starting with ${protocols.map((p) => `${p}//`).join(" or ")}`)
+  }
+  const usd = (name: string, fallback: Credits): Credits => {
+    const text = raw(name)
+    return text === undefined ? fallback : parseUsd(text) ?? bad(name, text, "a dollar amount with at most 6 decimals")
+  }
+
+  const port = integer("PORT", 8080, 0, 65535)
+  const host = raw("HOST") ?? "127.0.0.1"
+  const databaseUrl = url("DATABASE_URL", ["postgres:", "postgresql:"])
+  // Test money and a well-known login are for a gateway that only this machine can reach.
+  const private_ = databaseUrl === undefined && loopback.has(host)
+  const dialectHosts = (list("DIALECT_HOSTS") ?? []).map((item) => {
+    const [name, dialect, ...rest] = item.split("=")
+    return name && dialect && rest.length === 0 ? [name.toLowerCase(), dialect] as const : bad("DIALECT_HOSTS", item, "host=dialect pairs separated by commas")
+  })
+  const secretsKey = secret("SECRETS_KEY")
+  if (secretsKey !== undefined && secretsKey.length < 32) bad("SECRETS_KEY", "…", "at least 32 characters")
+
+  return {
+    port,
+    host,
+    publicUrl: (url("PUBLIC_URL", ["http:", "https:"]) ?? `http://localhost:${port}`).replace(/\/+$/, ""),
+    dataDir: resolve(raw("DATA_DIR") ?? ".data"),
+    databaseUrl,
+    logLevel: oneOf("LOG_LEVEL", "info", ["trace", "debug", "info", "warn", "error", "silent"]),
+    demo: boolean("DEMO", private_),
+    enableTestCredits: boolean("ENABLE_TEST_CREDITS", private_),
+    autoVerifyEmail: boolean("AUTO_VERIFY_EMAIL", private_),
+    keyRateLimitDefault: integer("KEY_RATE_LIMIT_DEFAULT", 60, 1, 1_000_000_000),
+    proxyBilling: oneOf("PROXY_BILLING", "free", ["free", "paid"]),
+    launchFee: usd("LAUNCH_FEE_USD", 0n),
+    agentConcurrency: integer("AGENT_CONCURRENCY", 1024, 1, 100_000),
+    upstreamAllow: list("UPSTREAM_ALLOW") ?? [],
+    upstreamAllowOwners: list("UPSTREAM_ALLOW_OWNERS"),
+    allowedOrigins: list("ALLOWED_ORIGINS") ?? [],
+    trustedProxies: list("TRUSTED_PROXIES") ?? [],
+    dialectHosts: new Map(dialectHosts),
+    usageRetentionDays: integer("USAGE_RETENTION_DAYS", 90, 1, 3650),
+    secretsKey
+  }
+}
+
+const KiB = 1024
+const MiB = 1024 * KiB
+
+/** Bounds of one node. Everything that can grow has one. */
+export const limits = {
+  /** Presented tokens remembered as proved; an entry is ≈ 200 B, the least recently added leaves first. */
+  credentialCacheEntries: 200_000,
+  /** Unknown credentials remembered as refused, so that guessing costs no query. */
+  refusedCredentialEntries: 10_000,
+  refusedCredentialTtlMs: 5_000,
+  /** Credential look-ups under way at once; more are answered 503. */
+  credentialLookupsMax: 64,
+  /** Commands one actor keeps while it activates. */
+  mailboxCommandsMax: 1_024,
+  /** An activation that takes longer fails its waiting callers. */
+  activationTimeoutMs: 5_000,
+  /** An account nobody called for this long leaves memory; longer than the rate window, so no window is ever forgotten. */
+  passivateAfterMs: 300_000,
+  passivateSweepMs: 30_000,
+  /** Commit requests in one batch: above ≈ 500 a statement's own time passes the fsync it saves. */
+  batchCommitsMax: 512,
+  /** Commit requests waiting for the next batch; more are refused at once. */
+  committerQueueMax: 50_000,
+  /** How long callers wait to learn the outcome of a batch whose connection was cut. */
+  outcomeDeadlineMs: 10_000,
+  /** A statement of the committer that runs longer is cut by the server: the batch is then in doubt and looked up. */
+  commitStatementTimeoutMs: 10_000,
+  committerConnections: 1,
+  /** Reads by the management API and activations; their own small pool with a statement timeout. */
+  readConnections: 6,
+  readStatementTimeoutMs: 5_000,
+  /** Usage rows of free calls kept while Postgres is away; then counted as dropped. */
+  usageBufferRows: 200_000,
+  usageFlushMs: 200,
+  usageFlushRowsMax: 5_000,
+  /** The rate window: 60 one-second buckets. */
+  rateWindowMs: 60_000,
+  /** A hold outlives its call's longest run by a margin, then expires. */
+  proxyHoldMs: 150_000,
+  /** Caller bodies: above this they stream, below they are copied once. */
+  copyOnceBytesMax: 64 * KiB,
+  relayBodyBytesMax: 100 * MiB,
+  /** A relayed call with an idempotency key must be read before it is decided. */
+  idempotentBodyBytesMax: 1 * MiB,
+  storedAnswerBytesMax: 64 * KiB,
+  idempotencyKeyCharsMax: 255,
+  idempotencyTtlMs: 24 * 3_600_000,
+  /** Silence on a request body: 408. */
+  bodyIdleMs: 10_000,
+  upstreamConnectMs: 5_000,
+  upstreamFirstByteMs: 110_000,
+  /** Silence in the middle of an agent's answer. */
+  upstreamIdleMs: 60_000,
+  upstreamQueueMax: 1_024,
+  upstreamQueueMs: 1_000,
+  upstreamOriginsMax: 4_096,
+  /** An order's answer is kept whole; longer ones fail and are refunded. */
+  orderOutputBytesMax: 4 * MiB,
+  orderPromptCharsMax: 100_000,
+  /** Orders of one account that run at once. */
+  ordersRunningPerAccountMax: 1_024,
+  /** A stop waits this long for calls in flight. */
+  drainMs: 10_000,
+  /** Agent tokens: life and reuse (DESIGN §5). */
+  agentTokenTtlMs: 120_000,
+  agentTokenReuseMs: 60_000,
+  agentTokenCacheEntries: 100_000,
+  agentCacheEntries: 100_000,
+  /** Active keys per account. */
+  keysPerAccountMax: 1_000,
+  budgetsPerKeyMax: 8,
+  pageRowsMax: 100,
+  pageRowsDefault: 50
+} as const

@@ -1,0 +1,19 @@
+/**
+ * The identifiers of the gateway, branded so that an account's id can't be
+ * passed where a key's is meant. Values are opaque strings on every wire;
+ * `kernel/Ids.ts` makes them.
+ */
+import type { Brand } from "effect"
+
+export type AccountId = string & Brand.Brand<"AccountId">
+export type UserId = string & Brand.Brand<"UserId">
+export type KeyId = string & Brand.Brand<"KeyId">
+export type AgentId = string & Brand.Brand<"AgentId">
+export type OrderId = string & Brand.Brand<"OrderId">
+export type HoldId = string & Brand.Brand<"HoldId">
+export type TransactionId = string & Brand.Brand<"TransactionId">
+export type BatchId = string & Brand.Brand<"BatchId">
+export type RequestId = string & Brand.Brand<"RequestId">
+
+/** The fencing token of one activation: higher than that of every earlier activation of the account. */
+export type Token = bigint & Brand.Brand<"Token">

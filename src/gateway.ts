@@ -1,0 +1,96 @@
+/**
+ * The gateway as one layer, from settings and a database to an open port. Used
+ * by `main.ts` and, on a database of their own, by the tests. Nothing here
+ * decides anything: it says who gets what.
+ */
+import { Effect, Layer } from "effect"
+import { Placement } from "./actor/Placement.ts"
+import { Config, type Settings } from "./config.ts"
+import { autx } from "./dialects/autx/index.ts"
+import { Server } from "./http/Server.ts"
+import { Accounts } from "./kernel/AccountActor.ts"
+import { AccountReload } from "./kernel/AccountReload.ts"
+import { Admission } from "./kernel/Admission.ts"
+import { Agents } from "./kernel/AgentActor.ts"
+import { AgentCredential } from "./kernel/AgentCredential.ts"
+import { ApiKeys } from "./kernel/ApiKeys.ts"
+import { Credentials } from "./kernel/Credentials.ts"
+import { Holds } from "./kernel/Holds.ts"
+import { Idempotency } from "./kernel/Idempotency.ts"
+import { Ledger } from "./kernel/Ledger.ts"
+import { Listings } from "./kernel/Listings.ts"
+import { layerMaintenance } from "./kernel/Maintenance.ts"
+import { OrderRun } from "./kernel/OrderRun.ts"
+import { Orders } from "./kernel/Orders.ts"
+import { Passwords } from "./kernel/Passwords.ts"
+import { Readiness } from "./kernel/Readiness.ts"
+import { Relay } from "./kernel/Relay.ts"
+import { Secrets } from "./kernel/Secrets.ts"
+import { Throttle } from "./kernel/Throttle.ts"
+import { Tokens } from "./kernel/Tokens.ts"
+import { Upstream } from "./kernel/Upstream.ts"
+import { UpstreamGuard } from "./kernel/UpstreamGuard.ts"
+import { Users } from "./kernel/Users.ts"
+import { Mail } from "./mail/Mail.ts"
+import { listenForChanges } from "./store/Changes.ts"
+import { Committer } from "./store/Committer.ts"
+import { migrate } from "./store/Migrations.ts"
+import { type Connection, Postgres } from "./store/Postgres.ts"
+import { keepUp } from "./store/Upkeep.ts"
+import { UsageBuffer } from "./store/UsageBuffer.ts"
+import { version } from "./version.ts"
+
+/** The schema is current and today's partitions exist before anything reads or writes. */
+const schema = Layer.effectDiscard(Postgres.use(({ reads }) => Effect.promise(async () => {
+  await migrate(reads)
+  await keepUp(reads, Date.now())
+})))
+
+/** What was written past an actor makes it activate again. */
+const changes = Layer.unwrap(Effect.gen(function*() {
+  const accounts = yield* Accounts
+  const agents = yield* Agents
+  return listenForChanges((change) => {
+    if (change.what === "account") accounts.forget(change.id as never)
+    else if (change.what === "agent") agents.forget(change.id as never)
+    else {
+      accounts.forgetAll()
+      agents.forgetAll()
+    }
+  })
+}))
+
+const reload = Layer.effect(AccountReload, Accounts.use((accounts) =>
+  Effect.succeed(AccountReload.of({ changed: (id) => Effect.sync(() => accounts.forget(id)) }))))
+
+const readiness = Layer.effect(Readiness, Accounts.use((accounts) => Effect.succeed(Readiness.of({
+  check: () => accounts.writable() ? { ready: true, reasons: [] } : { ready: false, reasons: ["the database does not answer"] }
+}))))
+
+export const gatewayLayer = (settings: Settings, connection: Connection) => {
+  const store = Layer.mergeAll(Committer.layer, UsageBuffer.layer).pipe(
+    Layer.provideMerge(schema),
+    Layer.provideMerge(Postgres.layer(connection))
+  )
+  const identity = Layer.mergeAll(Passwords.layer, Tokens.layer, Throttle.layer).pipe(Layer.provideMerge(Secrets.layer))
+  const actors = Layer.mergeAll(Accounts.layer, Agents.layer).pipe(
+    Layer.provideMerge(Holds.layer),
+    Layer.provideMerge(Placement.layerLocal)
+  )
+  const upstream = Layer.mergeAll(Upstream.layer, AgentCredential.layer).pipe(Layer.provideMerge(UpstreamGuard.layer))
+  const money = Layer.mergeAll(Orders.layer, Relay.layer).pipe(
+    Layer.provideMerge(Layer.mergeAll(OrderRun.layer, Ledger.layer, Idempotency.layer))
+  )
+  const management = Layer.mergeAll(ApiKeys.layer, Listings.layer, Users.layer.pipe(Layer.provide(Layer.mergeAll(reload, Mail.layerLog))))
+  const edge = Server.layer({ dialects: [autx], version }).pipe(
+    Layer.provide(Layer.mergeAll(readiness, Admission.layer))
+  )
+  return Layer.mergeAll(edge, layerMaintenance, changes).pipe(
+    Layer.provideMerge(Layer.mergeAll(money, management, Credentials.layer)),
+    Layer.provideMerge(upstream),
+    Layer.provideMerge(actors),
+    Layer.provideMerge(identity),
+    Layer.provideMerge(store),
+    Layer.provideMerge(Layer.succeed(Config, settings))
+  )
+}

@@ -1,0 +1,94 @@
+/**
+ * The gateway's own routes, in no dialect: index page, health, readiness, metrics,
+ * OpenAPI documents and their viewer. They need no credential and touch no store,
+ * so they answer when nothing else does; all but the metrics are rendered once.
+ */
+import { readFileSync } from "node:fs"
+import { createRequire } from "node:module"
+import { dirname, join } from "node:path"
+import type { Settings } from "../config.ts"
+import type { Readiness } from "../kernel/Readiness.ts"
+import type { Header } from "../kernel/Relay.ts"
+import { registry } from "../telemetry/Metrics.ts"
+import { docsPage, docsScript, docsStyle } from "../web/docsPage.ts"
+import { indexPage, type Page } from "../web/indexPage.ts"
+import type { Dialect } from "./dialect.ts"
+import type { Exchange } from "./Exchange.ts"
+import { openApiOf } from "./openapi.ts"
+import { RowMeter } from "./rows/RowMeter.ts"
+import type { Target } from "./rows/Target.ts"
+import type { RouteEntry } from "./router.ts"
+
+export interface PagesParts {
+  readonly settings: Settings
+  readonly dialects: ReadonlyArray<Dialect>
+  readonly version: string
+  readonly readiness: Readiness["Service"]
+  readonly isDraining: () => boolean
+  /** Hands counts kept by the edge to the metrics, just before they are read. */
+  readonly flush: () => void
+}
+
+type Answer = (exchange: Exchange) => void
+
+const page = (id: string, path: string, answer: Answer): RouteEntry<Target> => ({
+  method: "GET",
+  path,
+  target: { dialect: undefined, meter: new RowMeter(`page.${id}`), serve: answer }
+})
+
+const nosniff: Header = ["x-content-type-options", "nosniff"]
+
+const html = ({ html: text, contentSecurityPolicy }: Page): Answer => {
+  const headers: ReadonlyArray<Header> = [
+    ["content-type", "text/html; charset=utf-8"], ["content-security-policy", contentSecurityPolicy], ["referrer-policy", "no-referrer"],
+    ["cache-control", "no-cache"], nosniff
+  ]
+  return (exchange) => exchange.send(200, headers, text)
+}
+
+const fixed = (contentType: string, body: () => string | Uint8Array): Answer => {
+  const headers: ReadonlyArray<Header> = [["content-type", contentType], ["cache-control", "public, max-age=3600"], nosniff]
+  let rendered: string | Uint8Array | undefined
+  return (exchange) => exchange.send(200, headers, rendered ??= body())
+}
+
+const assets: ReadonlyArray<readonly [file: string, contentType: string]> = [
+  ["swagger-ui.css", "text/css; charset=utf-8"],
+  ["swagger-ui-bundle.js", "text/javascript; charset=utf-8"],
+  ["favicon-32x32.png", "image/png"]
+]
+
+const viewer = (dialects: ReadonlyArray<Dialect>): ReadonlyArray<RouteEntry<Target>> => {
+  const folder = dirname(createRequire(import.meta.url).resolve("swagger-ui-dist/package.json"))
+  return [
+    page("docs", "/docs", html(docsPage(dialects))),
+    page("docs_script", "/docs/docs.js", fixed("text/javascript; charset=utf-8", () => docsScript)),
+    page("docs_style", "/docs/docs.css", fixed("text/css; charset=utf-8", () => docsStyle)),
+    ...assets.map(([file, contentType]) => page("docs_asset", `/docs/${file}`, fixed(contentType, () => readFileSync(join(folder, file)))))
+  ]
+}
+
+export const pagesOf = ({ settings, dialects, version, readiness, isDraining, flush }: PagesParts): ReadonlyArray<RouteEntry<Target>> => {
+  const ready: Answer = (exchange) => {
+    const checked = readiness.check()
+    const reasons = isDraining() ? ["draining", ...checked.reasons] : checked.reasons
+    const isReady = checked.ready && !isDraining()
+    exchange.sendRendered({ status: isReady ? 200 : 503, body: { ready: isReady, reasons } })
+  }
+  const metrics: Answer = (exchange) => {
+    flush()
+    registry.metrics().then(
+      (text) => exchange.send(200, [["content-type", registry.contentType], ["cache-control", "no-store"]], text),
+      (error) => exchange.defect(error)
+    )
+  }
+  return [
+    page("index", "/", html(indexPage({ publicUrl: settings.publicUrl, demo: settings.demo, dialects }))),
+    page("health", "/health", (exchange) => exchange.sendRendered({ status: 200, body: { status: "ok" } })),
+    page("ready", "/ready", ready),
+    page("metrics", "/metrics", metrics),
+    ...dialects.map((dialect) => page("openapi", `/${dialect.name}/openapi.json`, fixed("application/json", () => JSON.stringify(openApiOf(dialect, version))))),
+    ...viewer(dialects)
+  ]
+}

@@ -1,0 +1,44 @@
+/**
+ * What an agent is shown to know the gateway by, according to its `auth_tier`:
+ * a signed token that names the caller's account (`jwt_default`), or the key of
+ * the agent's provider that its owner has deposited (`buyer_key`). The caller's
+ * own credential never leaves the gateway.
+ */
+import { Context, Effect, Layer } from "effect"
+import type { Agent } from "../domain/agent.ts"
+import type { NotConfigured } from "../domain/errors.ts"
+import type { AccountId } from "../domain/ids.ts"
+import { providerKeyPurpose } from "./Listings.ts"
+import type { Header } from "./Relay.ts"
+import { Secrets } from "./Secrets.ts"
+import { Tokens } from "./Tokens.ts"
+
+const none: ReadonlyArray<Header> = []
+
+export class AgentCredential extends Context.Service<AgentCredential, {
+  /** Without waiting, when a token is at hand. */
+  readonly now: (agent: Agent, accountId: AccountId, nowMs: number) => ReadonlyArray<Header> | undefined
+  readonly get: (agent: Agent, accountId: AccountId) => Effect.Effect<ReadonlyArray<Header>, NotConfigured>
+}>()("tollgate/kernel/AgentCredential") {
+  static readonly layer = Layer.effect(AgentCredential, Effect.gen(function*() {
+    const tokens = yield* Tokens
+    const secrets = yield* Secrets
+    return AgentCredential.of({
+      now: (agent, accountId, nowMs) => {
+        if (agent.authTier !== "jwt_default") return agent.providerKey === undefined ? none : undefined
+        const token = tokens.agentTokenNow(accountId, agent.id, agent.endpointUrl, undefined, nowMs)
+        return token === undefined ? undefined : [bearer(token)]
+      },
+      get: (agent, accountId) => {
+        if (agent.authTier === "jwt_default") return tokens.agentToken(accountId, agent).pipe(Effect.map((token) => [bearer(token)]))
+        if (agent.providerKey === undefined) return Effect.succeed(none)
+        return secrets.open(providerKeyPurpose, agent.id, agent.providerKey).pipe(Effect.map((key) => {
+          const text = key.toString("utf8")
+          return [agent.provider === "anthropic" ? ["x-api-key", text] as const : bearer(text)]
+        }))
+      }
+    })
+  }))
+}
+
+const bearer = (token: string): Header => ["authorization", `Bearer ${token}`]

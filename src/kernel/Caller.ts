@@ -1,0 +1,22 @@
+/**
+ * Who is calling, once a credential has been proved. The hot path's handle on
+ * an account's activation: everything that can change (status, scopes, window,
+ * balance) is read from the actor at each call, never from here.
+ */
+import type { AccountId, KeyId, UserId } from "../domain/ids.ts"
+import type { LoginId } from "../store/UserStore.ts"
+
+/** One API key, or one person's logins together: they share a window. */
+export type SubjectId = KeyId | UserId
+
+export interface Caller {
+  readonly accountId: AccountId
+  readonly kind: "key" | "login"
+  /** Of a key, the dialect that issued it; a login is good for its own dialect's rows only by their `auth`. */
+  readonly dialect: string | undefined
+  readonly subjectId: SubjectId
+  /** Of a login, which of the person's logins: what a logout ends. */
+  readonly loginId: LoginId | undefined
+  /** When the credential itself ends (a login's access token), in epoch milliseconds. */
+  readonly expiresAtMs: number
+}

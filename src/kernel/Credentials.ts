@@ -1,0 +1,99 @@
+/**
+ * From a presented credential to its caller.
+ *
+ * A bounded map remembers credentials that were proved, so that a call in
+ * flight costs one look-up; it holds no status, which lives in the account's
+ * actor alone, and a call never writes it back. Keys are stored and compared as
+ * SHA-256, compared in constant time; logins are signed tokens (`Tokens`).
+ * Unknown credentials are remembered for a few seconds, and look-ups under way
+ * are bounded: guessing is cheap for us and expensive for the guesser.
+ */
+import { Context, Effect, Layer } from "effect"
+import { createHash, timingSafeEqual } from "node:crypto"
+import { limits } from "../config.ts"
+import { Overloaded, type StoreUnavailable, Unauthenticated } from "../domain/errors.ts"
+import { findKeyByHash } from "../store/KeyStore.ts"
+import { Postgres } from "../store/Postgres.ts"
+import { gauge } from "../telemetry/Metrics.ts"
+import type { Caller } from "./Caller.ts"
+import { Tokens } from "./Tokens.ts"
+
+export const hashOfKey = (key: string): Buffer => createHash("sha256").update(key).digest()
+
+/** How an API key of each dialect begins. */
+export const keyPrefixes: ReadonlyMap<string, string> = new Map([["autx", "autx_live_"]])
+
+const longestCredential = 4_096
+
+const isKey = (token: string): boolean => {
+  for (const prefix of keyPrefixes.values()) if (token.startsWith(prefix)) return true
+  return false
+}
+
+export class Credentials extends Context.Service<Credentials, {
+  /** The caller of an `Authorization` header that was proved before. */
+  readonly known: (authorization: string) => Caller | undefined
+  readonly prove: (authorization: string) => Effect.Effect<Caller, Unauthenticated | StoreUnavailable | Overloaded>
+}>()("tollgate/kernel/Credentials") {
+  static readonly layer = Layer.effect(Credentials, Effect.gen(function*() {
+    const tokens = yield* Tokens
+    const postgres = yield* Postgres
+    const proved = new Map<string, Caller>()
+    const refused = new Map<string, number>()
+    let underWay = 0
+    gauge("tollgate_credentials_cached", "Credentials remembered as proved", () => proved.size)
+
+    const remember = (authorization: string, caller: Caller): Caller => {
+      if (proved.size >= limits.credentialCacheEntries) dropOldest(proved)
+      proved.set(authorization, caller)
+      return caller
+    }
+    const proveKey = Effect.fnUntraced(function*(key: string) {
+      const hash = hashOfKey(key)
+      const row = yield* findKeyByHash(hash).pipe(Effect.provideService(Postgres, postgres))
+      if (row === undefined || !timingSafeEqual(row.hash, hash)) return yield* new Unauthenticated({ reason: "invalid" })
+      if (row.revoked) return yield* new Unauthenticated({ reason: "revoked" })
+      if (row.expiresAtMs <= Date.now()) return yield* new Unauthenticated({ reason: "expired" })
+      return { accountId: row.accountId, dialect: row.dialect, kind: "key", subjectId: row.id, loginId: undefined, expiresAtMs: row.expiresAtMs } satisfies Caller
+    })
+    const proveLogin = (token: string) => tokens.verifyAccess(token).pipe(
+      Effect.map(({ accountId, userId, loginId, expiresAtMs }): Caller => ({ accountId, dialect: undefined, kind: "login", subjectId: userId, loginId, expiresAtMs }))
+    )
+    const lookUp = (authorization: string) => Effect.suspend((): Effect.Effect<Caller, Unauthenticated | StoreUnavailable> => {
+      const token = bearer(authorization)
+      if (token === undefined) return Effect.fail(new Unauthenticated({ reason: "invalid" }))
+      return isKey(token) ? proveKey(token) : proveLogin(token)
+    })
+
+    return Credentials.of({
+      known: (authorization) => proved.get(authorization),
+      prove: (authorization) => Effect.suspend((): Effect.Effect<Caller, Unauthenticated | StoreUnavailable | Overloaded> => {
+        const until = refused.get(authorization)
+        if (until !== undefined && until > Date.now()) return Effect.fail(new Unauthenticated({ reason: "invalid" }))
+        if (underWay >= limits.credentialLookupsMax) return Effect.fail(new Overloaded({ what: "credential look-ups", retryAfterMs: 1_000 }))
+        underWay++
+        return lookUp(authorization).pipe(
+          Effect.map((caller) => remember(authorization, caller)),
+          Effect.tapErrorTag("Unauthenticated", ({ reason }) => Effect.sync(() => {
+            if (reason !== "invalid" || authorization.length > longestCredential) return
+            if (refused.size >= limits.refusedCredentialEntries) dropOldest(refused)
+            refused.set(authorization, Date.now() + limits.refusedCredentialTtlMs)
+          })),
+          Effect.ensuring(Effect.sync(() => { underWay-- }))
+        )
+      })
+    })
+  }))
+}
+
+const dropOldest = (map: Map<string, unknown>): void => {
+  const oldest = map.keys().next()
+  if (oldest.done !== true) map.delete(oldest.value)
+}
+
+/** The token of `Bearer <token>` (RFC 6750 §2.1; the scheme is case-insensitive, RFC 9110 §11.1). */
+const bearer = (authorization: string): string | undefined => {
+  if (authorization.length > longestCredential || authorization.slice(0, 7).toLowerCase() !== "bearer ") return undefined
+  const token = authorization.slice(7).trim()
+  return token === "" || /[^\x21-\x7e]/.test(token) ? undefined : token
+}

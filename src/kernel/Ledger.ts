@@ -1,0 +1,106 @@
+/**
+ * What a person does with an account's money: see it, add to it. The rules are
+ * in `domain/ledger.ts`; here each becomes a turn on the account and a commit.
+ */
+import { Context, Effect, Layer } from "effect"
+import { Config } from "../config.ts"
+import type { Hold, PendingOrder } from "../domain/account.ts"
+import type { Credits } from "../domain/credits.ts"
+import { InvalidRequest, NotFound, type StoreUnavailable } from "../domain/errors.ts"
+import type { AccountId, TransactionId } from "../domain/ids.ts"
+import { type Decided, decide, spendable } from "../domain/ledger.ts"
+import { type ListedTransaction, listTransactions, postedEarnings } from "../store/LedgerStore.ts"
+import { Postgres } from "../store/Postgres.ts"
+import { type AccountError, Accounts, type CommitError } from "./AccountActor.ts"
+import type { Caller } from "./Caller.ts"
+import { newId } from "./Ids.ts"
+import { type IdempotentCall, idempotencyRows } from "./Idempotency.ts"
+
+export interface Balance {
+  /** Free to spend. */
+  readonly available: Credits
+  /** Held by calls in flight, and reserved by pending orders. */
+  readonly reserved: Credits
+}
+
+export type LedgerError = AccountError | CommitError | StoreUnavailable
+
+const depositMax: Credits = 10_000_000_000n
+
+/** At most this often an account's earnings are looked at on its own initiative. */
+const sweepIntervalMs = 1_000
+
+export class Ledger extends Context.Service<Ledger, {
+  readonly balance: (accountId: AccountId) => Effect.Effect<Balance, LedgerError>
+  readonly holds: (accountId: AccountId) => Effect.Effect<{ readonly holds: ReadonlyArray<Hold>; readonly orders: ReadonlyArray<PendingOrder> }, LedgerError>
+  readonly transactions: (accountId: AccountId, limit: number, after: string | undefined) => Effect.Effect<ReadonlyArray<ListedTransaction>, StoreUnavailable>
+  /** Adds test money: > 0 and ≤ $10,000. Durable when answered. `NotFound` unless the operator allows it. */
+  readonly depositTest: (caller: Caller, amount: Credits, idempotency: IdempotentCall | undefined) => Effect.Effect<Balance, LedgerError | InvalidRequest>
+  /** Money from the operator, e.g. the demo's. Durable when answered. */
+  readonly grant: (accountId: AccountId, amount: Credits, reference: string) => Effect.Effect<void, LedgerError>
+  /** Moves posted earnings to available credits; at most once a second for an account. Answers what was moved. */
+  readonly sweep: (accountId: AccountId) => Effect.Effect<Credits, LedgerError>
+}>()("tollgate/kernel/Ledger") {
+  static readonly layer = Layer.effect(Ledger, Effect.gen(function*() {
+    const accounts = yield* Accounts
+    const postgres = yield* Postgres
+    const settings = yield* Config
+    const sweeps = new Map<AccountId, number>()
+
+    const sweep = Effect.fn("Ledger.sweep")(function*(accountId: AccountId) {
+      const nowMs = Date.now()
+      if (nowMs - (sweeps.get(accountId) ?? 0) < sweepIntervalMs) return 0n
+      forgetOld(sweeps, nowMs)
+      // Also keeps two sweeps from moving the same earnings: a sweep is over long before the next may begin, or the constraint refuses it.
+      sweeps.set(accountId, nowMs)
+      const amount = yield* postedEarnings(accountId).pipe(Effect.provideService(Postgres, postgres))
+      if (amount === 0n) return 0n
+      yield* accounts.act(accountId, (account, atMs) => {
+        const outcome = decide(account, { _tag: "Sweep", transactionId: newId(), amount }, atMs) as Decided
+        return accounts.commit(account, { transactions: [outcome.transaction!] }, outcome)
+      })
+      return amount
+    })
+
+    const balance = Effect.fn("Ledger.balance")(function*(accountId: AccountId) {
+      yield* sweep(accountId)
+      return yield* accounts.ask(accountId, balanceOf)
+    })
+
+    return Ledger.of({
+      balance,
+      sweep,
+      holds: (accountId) => accounts.ask(accountId, (account) => ({ holds: [...account.holds.values()], orders: [...account.orders.values()] })),
+      transactions: (accountId, limit, after) => listTransactions(accountId, limit, after).pipe(Effect.provideService(Postgres, postgres)),
+      grant: (accountId, amount, reference) => accounts.act(accountId, (account, nowMs) => {
+        const outcome = decide(account, { _tag: "Deposit", transactionId: newId(), amount, type: "adjustment", reference }, nowMs) as Decided
+        return accounts.commit(account, { transactions: [outcome.transaction!] }, outcome)
+      }),
+      depositTest: Effect.fn("Ledger.depositTest")(function*(caller, amount, idempotency) {
+        if (!settings.enableTestCredits) return yield* new NotFound({ what: "route", id: "deposit-test" })
+        if (amount <= 0n || amount > depositMax) {
+          return yield* new InvalidRequest({ malformed: false, issues: [{ loc: ["body", "amount"], msg: "must be more than 0 and at most 10000" }] })
+        }
+        return yield* accounts.act(caller.accountId, (account, nowMs) => {
+          const transactionId = newId<TransactionId>()
+          const outcome = decide(account, { _tag: "Deposit", transactionId, amount, type: "deposit", reference: "test credits" }, nowMs) as Decided
+          const after: Balance = { ...balanceOf(account), available: spendable(account) + amount }
+          return accounts.commit(account, {
+            transactions: [outcome.transaction!],
+            idempotency: idempotencyRows(idempotency, transactionId, after, nowMs)
+          }, outcome).pipe(Effect.as(after))
+        })
+      })
+    })
+  }))
+}
+
+const balanceOf = (account: { readonly available: Credits; readonly held: Credits; readonly reserved: Credits }): Balance => ({
+  available: account.available - account.held,
+  reserved: account.held + account.reserved
+})
+
+const forgetOld = (sweeps: Map<AccountId, number>, nowMs: number): void => {
+  if (sweeps.size < 10_000) return
+  for (const [id, atMs] of sweeps) if (nowMs - atMs >= sweepIntervalMs) sweeps.delete(id)
+}

@@ -1,0 +1,68 @@
+/**
+ * Asking an agent for one order: the prompt goes out once, the answer is kept
+ * whole up to `orderOutputBytesMax`. Never fails: what went wrong is the answer.
+ */
+import { Context, Effect, Layer } from "effect"
+import { limits } from "../config.ts"
+import type { Agent } from "../domain/agent.ts"
+import type { AccountId, OrderId } from "../domain/ids.ts"
+import { type OrderAnswer, readAnswer } from "../domain/order.ts"
+import { AgentCredential } from "./AgentCredential.ts"
+import type { Header } from "./Relay.ts"
+import { Upstream } from "./Upstream.ts"
+import { targetOf } from "./agentTarget.ts"
+import { AnswerFilter, requestHeaders } from "./hopByHop.ts"
+
+export interface Ran {
+  readonly answer: OrderAnswer
+  /** The agent's status, or 503 when it gave none. */
+  readonly status: number
+}
+
+const filter = new AnswerFilter(["set-cookie"])
+
+const failed = (error: string, status = 503): Ran => ({ answer: { _tag: "failed", error }, status })
+
+export class OrderRun extends Context.Service<OrderRun, {
+  readonly ask: (agent: Agent, accountId: AccountId, orderId: OrderId, prompt: string) => Effect.Effect<Ran>
+}>()("tollgate/kernel/OrderRun") {
+  static readonly layer = Layer.effect(OrderRun, Effect.gen(function*() {
+    const upstream = yield* Upstream
+    const credentials = yield* AgentCredential
+    const exchange = (agent: Agent, credential: ReadonlyArray<Header>, orderId: OrderId, prompt: string) => Effect.callback<Ran>((resume) => {
+      const outputMax = Math.min(limits.orderOutputBytesMax, agent.manifest?.output?.max_size_bytes ?? Infinity)
+      const chunks: Array<Uint8Array> = []
+      let size = 0
+      let status = 0
+      const running = upstream.send({
+        agentId: agent.id, agent: agent.ticker, ownerId: agent.ownerId, target: targetOf(agent), query: "", method: "POST",
+        headers: requestHeaders([], [
+          ["content-type", "application/json"], ["accept", "application/json, text/plain;q=0.9, */*;q=0.8"],
+          ["x-autx-protocol", "1"], ["x-autx-request-id", orderId], ...credential
+        ]),
+        body: Buffer.from(JSON.stringify({ prompt })),
+        answer: filter
+      }, {
+        head: (code) => { status = code },
+        chunk: (bytes) => {
+          size += bytes.byteLength
+          if (size <= outputMax) chunks.push(bytes)
+          else {
+            running.abort()
+            resume(Effect.succeed(failed(`the agent answered more than ${outputMax} bytes`)))
+          }
+          return true
+        },
+        end: () => resume(Effect.succeed({ answer: readAnswer(status, Buffer.concat(chunks)), status })),
+        failed: (error) => resume(Effect.succeed(failed(`the agent could not be asked: ${error.reason.replaceAll("_", " ")}`)))
+      })
+      return Effect.sync(() => running.abort())
+    })
+    return OrderRun.of({
+      ask: (agent, accountId, orderId, prompt) => credentials.get(agent, accountId).pipe(
+        Effect.flatMap((credential) => exchange(agent, credential, orderId, prompt)),
+        Effect.catch(() => Effect.succeed(failed("the agent's credential could not be opened")))
+      )
+    })
+  }))
+}

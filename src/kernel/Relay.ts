@@ -1,0 +1,111 @@
+/**
+ * The relay: a caller's request to an agent and the agent's answer back, both
+ * as they come, metered on the way. The hot path: with a resident account and a
+ * known agent a free call runs without a fiber and without waiting for the
+ * database.
+ *
+ * Here is what the edge and the dialects see of it; one call's life is in
+ * `RelayedCall.ts`, the way to the agent in `Upstream.ts`.
+ */
+import { Context, Effect, Layer } from "effect"
+import { Config } from "../config.ts"
+import type { Caller } from "./Caller.ts"
+import type { GatewayError } from "../domain/errors.ts"
+import type { Credits } from "../domain/credits.ts"
+import { UsageBuffer } from "../store/UsageBuffer.ts"
+import { Accounts } from "./AccountActor.ts"
+import { Agents } from "./AgentActor.ts"
+import { AgentCredential } from "./AgentCredential.ts"
+import { Idempotency } from "./Idempotency.ts"
+import { Ledger } from "./Ledger.ts"
+import { RelayedCall, type RelayParts } from "./RelayedCall.ts"
+import { Upstream } from "./Upstream.ts"
+import type { AnswerFilter } from "./hopByHop.ts"
+
+export type Header = readonly [name: string, value: string]
+
+/** What is known about a relayed call when its answer's head is written. */
+export interface RelayFacts {
+  readonly requestId: string
+  readonly agent: { readonly id: string; readonly ticker: string }
+  readonly latencyMs: number
+  /** Present on a paid call; durable by the time the head is written. */
+  readonly bill?: { readonly cost: Credits; readonly balance: Credits; readonly transactionId: string } | undefined
+}
+
+/** How one dialect names its agents and dresses a call. */
+export interface RelayTarget {
+  /** Id or ticker, as the caller wrote it. */
+  readonly agent: string
+  /** Sent when the caller sent neither a body nor a content type. */
+  readonly emptyBody: { readonly contentType: string; readonly body: string } | undefined
+  readonly requestHeaders: (facts: { readonly requestId: string }) => ReadonlyArray<Header>
+  readonly answerHeaders: (facts: RelayFacts) => ReadonlyArray<Header>
+  /** Names starting with this are the gateway's own on the way to the agent: the caller's are dropped. */
+  readonly reservedPrefix: string
+  /** Which of the agent's answer headers pass. Compiled once for a row. */
+  readonly answer: AnswerFilter
+}
+
+/** The caller's request as the edge hands it over: already copied out of the server's memory. */
+export interface RelayRequest {
+  readonly method: string
+  readonly query: string
+  /** Names in lower case, as received, repeated names kept. */
+  readonly headers: ReadonlyArray<Header>
+  readonly contentLength: number | undefined
+  readonly remoteAddress: string
+  readonly requestId: string
+  readonly receivedAtMs: number
+}
+
+/**
+ * The caller's side of a relayed call, implemented by the edge. Every method is
+ * safe to call after the caller has gone: it does nothing.
+ */
+export interface Downstream {
+  readonly request: RelayRequest
+  /**
+   * Collects the whole body. Exactly one of `done` and `failed` is called: too long, too slow,
+   * or never when the caller goes away (then only `onGone`).
+   */
+  collect(bytesMax: number, done: (body: Uint8Array) => void, failed: (error: GatewayError) => void): void
+  /** Takes the body as it comes; `pause` and `resume` steer the caller. `failed` when it exceeds `bytesMax` or stalls. */
+  stream(bytesMax: number, sink: {
+    chunk(bytes: Uint8Array, last: boolean): void
+    failed(error: GatewayError): void
+  }): { pause(): void; resume(): void }
+  /** Called at most once, when the caller goes away before the answer was complete. */
+  onGone(handler: () => void): void
+  /** A complete answer in one write. */
+  reply(status: number, headers: ReadonlyArray<Header>, body: Uint8Array | string): void
+  /** The head of a streamed answer. `contentLength` when the agent announced one. */
+  head(status: number, headers: ReadonlyArray<Header>, contentLength: number | undefined): void
+  /** `false`: the caller reads too slowly; write nothing more until `onDrain` is called. */
+  write(chunk: Uint8Array): boolean
+  onDrain(handler: () => void): void
+  end(): void
+  /** The answer can't be completed: the connection is closed so that the caller notices. */
+  abort(): void
+  /** An answer in the dialect's error shape (with the rate headers of the call). */
+  fail(error: GatewayError): void
+}
+
+/** One relayed call, after authentication, scope and window. Never throws, never blocks. */
+export type RelayCall = (caller: Caller, target: RelayTarget, downstream: Downstream) => void
+
+export class Relay extends Context.Service<Relay, { readonly call: RelayCall }>()("tollgate/kernel/Relay") {
+  static readonly layer = Layer.effect(Relay, Effect.gen(function*() {
+    const parts: RelayParts = {
+      accounts: yield* Accounts,
+      agents: yield* Agents,
+      credential: yield* AgentCredential,
+      idempotency: yield* Idempotency,
+      ledger: yield* Ledger,
+      upstream: yield* Upstream,
+      usage: yield* UsageBuffer,
+      billing: (yield* Config).proxyBilling
+    }
+    return Relay.of({ call: (caller, target, downstream) => new RelayedCall(parts, caller, target, downstream).start() })
+  }))
+}

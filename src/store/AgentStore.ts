@@ -1,0 +1,72 @@
+/** Agents as rows: finding one by id or ticker, and the listing. Writes go through the owner's commit. */
+import { Effect } from "effect"
+import type { Agent, Manifest } from "../domain/agent.ts"
+import type { StoreUnavailable } from "../domain/errors.ts"
+import type { AccountId, AgentId } from "../domain/ids.ts"
+import { Postgres, type Sql } from "./Postgres.ts"
+
+interface Row {
+  id: AgentId; owner_id: AccountId; dialect: string; ticker: string; name: string; description: string; category: string
+  endpoint_url: string; price: bigint; free_tier_calls: number; auth_tier: "jwt_default" | "buyer_key"; status: "active" | "paused"
+  suspended: boolean; manifest: Manifest | null; provider: string | null; provider_key: Uint8Array | null; version: bigint; created_at: Date
+}
+
+export interface ListedAgent {
+  readonly agent: Agent
+  readonly calls: bigint
+  readonly revenue: bigint
+}
+
+export type AgentSort = "trending" | "revenue" | "new"
+
+export interface AgentQuery {
+  readonly sort: AgentSort
+  readonly limit: number
+  /** The last row of the page before: its sort figure and id. */
+  readonly after: { readonly figure: bigint; readonly id: string } | undefined
+  readonly category: string | undefined
+  /** Matched literally against name, ticker and description. */
+  readonly text: string | undefined
+  /** Own agents, also paused ones; `undefined`: everybody's active ones. */
+  readonly ownerId: AccountId | undefined
+}
+
+const isUuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
+
+const selectByName = (sql: Sql, name: string) => isUuid.test(name)
+  ? sql<Array<Row & { calls: bigint | null; cost: bigint | null }>>`
+      select a.*, t.calls, t.cost from agents a left join agent_totals t on t.agent_id = a.id where a.id = ${name}`
+  : sql<Array<Row & { calls: bigint | null; cost: bigint | null }>>`
+      select a.*, t.calls, t.cost from agents a left join agent_totals t on t.agent_id = a.id where a.ticker = ${name.toUpperCase()}`
+
+const selectPage = (sql: Sql, query: AgentQuery) => sql<Array<Row & { calls: bigint; cost: bigint; figure: bigint }>>`
+  select * from (
+    select a.*, coalesce(t.calls, 0) as calls, coalesce(t.cost, 0) as cost,
+      ${query.sort === "trending"
+        ? sql`coalesce((select sum(h.calls) from usage_hourly_by_agent h where h.agent_id = a.id and h.hour > now() - interval '24 hours'), 0)::bigint`
+        : query.sort === "revenue" ? sql`coalesce(t.cost, 0)` : sql`0::bigint`} as figure
+    from agents a left join agent_totals t on t.agent_id = a.id
+    where not a.suspended
+      and ${query.ownerId === undefined ? sql`a.status = 'active'` : sql`a.owner_id = ${query.ownerId}`}
+      ${query.category === undefined ? sql`` : sql`and a.category = ${query.category}`}
+      ${query.text === undefined ? sql`` : sql`and position(lower(${query.text}) in lower(a.name || ' ' || a.ticker || ' ' || a.description)) > 0`}
+  ) listed
+  ${query.after === undefined ? sql`` : sql`where (figure, id) < (${query.after.figure}::bigint, ${query.after.id}::uuid)`}
+  order by figure desc, id desc limit ${query.limit}`
+
+const agentOf = (row: Row): Agent => ({
+  id: row.id, ownerId: row.owner_id, dialect: row.dialect, ticker: row.ticker, name: row.name, description: row.description,
+  category: row.category, endpointUrl: row.endpoint_url, price: row.price, freeTierCalls: row.free_tier_calls, authTier: row.auth_tier,
+  status: row.status, suspended: row.suspended, manifest: row.manifest ?? undefined, provider: row.provider ?? undefined,
+  providerKey: row.provider_key ?? undefined, version: row.version, createdAtMs: row.created_at.getTime()
+})
+
+export const findAgent = (name: string): Effect.Effect<ListedAgent | undefined, StoreUnavailable, Postgres> =>
+  Postgres.use(({ run }) => run((sql) => selectByName(sql, name))).pipe(
+    Effect.map(([row]) => row === undefined ? undefined : { agent: agentOf(row), calls: row.calls ?? 0n, revenue: row.cost ?? 0n })
+  )
+
+export const listAgents = (query: AgentQuery): Effect.Effect<ReadonlyArray<ListedAgent & { readonly figure: bigint }>, StoreUnavailable, Postgres> =>
+  Postgres.use(({ run }) => run((sql) => selectPage(sql, query))).pipe(
+    Effect.map((rows) => rows.map((row) => ({ agent: agentOf(row), calls: row.calls, revenue: row.cost, figure: row.figure })))
+  )

@@ -1,0 +1,108 @@
+/**
+ * What one decision asks to be made durable: the rows of one account's commit
+ * request, and how its outcome is told.
+ */
+import type { BudgetChange, CallKind, SubjectId, Transaction } from "../domain/account.ts"
+import type { Agent } from "../domain/agent.ts"
+import type { Credits } from "../domain/credits.ts"
+import type { AccountId, AgentId, KeyId, OrderId, Token } from "../domain/ids.ts"
+
+export interface UsageRow {
+  /** Of a charged call, the id of its transaction. */
+  readonly id: string
+  readonly accountId: AccountId
+  readonly subjectId: SubjectId
+  readonly agentId: AgentId
+  readonly call: CallKind
+  readonly status: number
+  readonly cost: Credits
+  readonly latencyMs: number
+  readonly atMs: number
+}
+
+export interface OrderRow {
+  readonly id: OrderId
+  readonly subjectId: SubjectId
+  readonly agentId: AgentId
+  readonly prompt: string
+  readonly paymentMethod: string
+  readonly amount: Credits
+  readonly createdAtMs: number
+}
+
+export interface OrderResult {
+  readonly id: OrderId
+  readonly status: "completed" | "failed"
+  readonly fee: Credits
+  readonly outputHash: string | undefined
+  readonly outputText: string | undefined
+  readonly error: string | undefined
+  readonly completedAtMs: number
+}
+
+export interface KeyRow {
+  readonly id: KeyId
+  readonly dialect: string
+  readonly name: string
+  readonly hash: Uint8Array
+  readonly prefix: string
+  readonly scopes: ReadonlyArray<string>
+  readonly rateLimit: number | undefined
+  readonly expiresAtMs: number | undefined
+  readonly createdAtMs: number
+  readonly budgets: ReadonlyArray<{ readonly window: string; readonly amount: Credits; readonly periodStartMs: number }>
+}
+
+export interface IdempotencyRow {
+  readonly key: string
+  readonly fingerprint: string
+  /** Of what the call made: an order, a transaction, an agent, a key. */
+  readonly resultId: string
+  readonly answer: { readonly status: number; readonly headers: ReadonlyArray<readonly [string, string]>; readonly body: Uint8Array | string } | undefined
+  readonly atMs: number
+}
+
+export interface AuditRow {
+  readonly id: string
+  /** `user:<id>`, `key:<id>` or `operator`. */
+  readonly actor: string
+  /** `<noun>.<verb>`, e.g. `api_key.create`. */
+  readonly action: string
+  readonly target: string
+  readonly details: Readonly<Record<string, unknown>>
+  readonly atMs: number
+}
+
+/** The rows of one request. They become durable together or not at all. */
+export interface CommitRows {
+  readonly transactions?: ReadonlyArray<Transaction>
+  readonly budgets?: ReadonlyArray<BudgetChange>
+  readonly usage?: ReadonlyArray<UsageRow>
+  readonly orders?: ReadonlyArray<OrderRow>
+  readonly finished?: ReadonlyArray<OrderResult>
+  readonly keys?: ReadonlyArray<KeyRow>
+  readonly revoked?: ReadonlyArray<{ readonly id: KeyId; readonly atMs: number }>
+  readonly agents?: ReadonlyArray<Agent>
+  readonly idempotency?: ReadonlyArray<IdempotencyRow>
+  readonly audit?: ReadonlyArray<AuditRow>
+}
+
+/**
+ * `committed`: durable.
+ * `refused`: certainly not done (stale token, outage before the send, a neighbour's failure); safe to retry.
+ * `aborted`: certainly not done, the server refused these rows; `constraint` says why.
+ * `unknown`: could not be learned in time; done entirely or not at all.
+ */
+export type CommitOutcome =
+  | { readonly _tag: "committed" }
+  | { readonly _tag: "refused" }
+  | { readonly _tag: "aborted"; readonly constraint: string | undefined }
+  | { readonly _tag: "unknown" }
+
+export interface CommitRequest {
+  readonly accountId: AccountId
+  readonly token: Token
+  readonly rows: CommitRows
+  /** Called exactly once, never from within `submit`. */
+  readonly done: (outcome: CommitOutcome) => void
+}

@@ -1,0 +1,252 @@
+/**
+ * The Committer: group commit for all actors of a node, fenced by their tokens.
+ *
+ * Overview. Actors submit commit requests; while one batch is in flight the
+ * next fills. A flush is one statement (`batchSql.ts`) in a transaction of its
+ * own: a request is durable entirely or not at all.
+ *
+ *     submit ─▶ waiting ─▶ in flight ─┬─ acknowledged ──▶ committed | refused (stale token)
+ *                                     ├─ not executed ──▶ sent once more, then refused
+ *                                     ├─ aborted ───────▶ sent again account by account
+ *                                     └─ in doubt ──────▶ fence all its accounts, look the batch up
+ *
+ * Guarantee. `done` is called exactly once for each request, with an outcome
+ * that is true. A request of an activation whose token is no longer current
+ * changes nothing. An account with any request that did not commit is given up
+ * (`onLost`): its requests that still wait are refused before they are sent, so
+ * nothing is ever committed on top of a decision that was lost.
+ *
+ * Failure cases. Connection cut after the send: the accounts' tokens are raised
+ * first (which waits for a batch that still runs, and refuses one that has not
+ * begun), then the batch's row says what happened. If the database stays away
+ * past `outcomeDeadlineMs` callers learn `unknown`; accounts stay fenced by
+ * their next activation. While no answer comes, everything that waits is
+ * refused at once and `available()` is false.
+ *
+ * Why not one transaction per command: an fsync costs more than a hundred
+ * decisions.
+ */
+import { Context, Effect, Layer } from "effect"
+import { randomUUID } from "node:crypto"
+import { limits } from "../config.ts"
+import type { AccountId, Token } from "../domain/ids.ts"
+import { log } from "../telemetry/log.ts"
+import { gauge, metrics } from "../telemetry/Metrics.ts"
+import type { CommitOutcome, CommitRequest } from "./Commit.ts"
+import { batchParameters } from "./batchParameters.ts"
+import { batchSql } from "./batchSql.ts"
+import { Postgres, type Sql, verdictOf } from "./Postgres.ts"
+
+const committed: CommitOutcome = { _tag: "committed" }
+const refused: CommitOutcome = { _tag: "refused" }
+const unknown: CommitOutcome = { _tag: "unknown" }
+
+export type LostListener = (accountId: AccountId, token: Token) => void
+
+export class Committer extends Context.Service<Committer, {
+  readonly submit: (request: CommitRequest) => void
+  /** False while the database does not answer: what would be submitted now would be refused. */
+  readonly available: () => boolean
+  /** Called for each account whose activation must be dropped, before any of its callers is answered. */
+  readonly onLost: (listener: LostListener) => void
+  /** Resolves when nothing waits and nothing is in flight. */
+  readonly drained: Effect.Effect<void>
+}>()("tollgate/store/Committer") {
+  static readonly layer = Layer.effect(Committer, Effect.gen(function*() {
+    const { writes } = yield* Postgres
+    const committer = yield* Effect.acquireRelease(
+      Effect.sync(() => new GroupCommit(writes)),
+      (committer) => Effect.sync(() => { committer.closed = true })
+    )
+    gauge("tollgate_commits_waiting", "Commit requests waiting for the next batch", () => committer.waiting.length)
+    return Committer.of({
+      submit: (request) => committer.submit(request),
+      available: () => committer.outageSince === undefined,
+      onLost: (listener) => { committer.listeners.push(listener) },
+      drained: Effect.promise(() => committer.drained())
+    })
+  }))
+}
+
+const sleep = (ms: number): Promise<void> => new Promise((resolve) => { setTimeout(resolve, ms) })
+
+class GroupCommit {
+  waiting: Array<CommitRequest> = []
+  readonly listeners: Array<LostListener> = []
+  outageSince: number | undefined = undefined
+  closed = false
+  private running = false
+  private idle: Array<() => void> = []
+  private readonly sql: Sql
+
+  constructor(sql: Sql) {
+    this.sql = sql
+  }
+
+  submit(request: CommitRequest): void {
+    if (this.outageSince !== undefined || this.waiting.length >= limits.committerQueueMax) {
+      // The decision is already adopted: its account must be given up, or later commits would build on it.
+      queueMicrotask(() => this.lose([request], refused))
+      return
+    }
+    this.waiting.push(request)
+    if (this.running) return
+    this.running = true
+    setImmediate(() => { void this.run() })
+  }
+
+  drained(): Promise<void> {
+    return this.running ? new Promise((resolve) => { this.idle.push(resolve) }) : Promise.resolve()
+  }
+
+  private async run(): Promise<void> {
+    while (this.waiting.length > 0) {
+      const batch = this.waiting.length <= limits.batchCommitsMax ? this.waiting : this.waiting.slice(0, limits.batchCommitsMax)
+      this.waiting = batch === this.waiting ? [] : this.waiting.slice(batch.length)
+      await this.flush(batch, true).catch((defect: unknown) => {
+        log.fatal({ err: defect }, "committer failed")
+        this.lose(batch, unknown)
+      })
+    }
+    this.running = false
+    for (const resolve of this.idle.splice(0)) resolve()
+  }
+
+  /** Sends one batch and tells each of its requests the outcome. */
+  private async flush(batch: ReadonlyArray<CommitRequest>, mayRetry: boolean): Promise<void> {
+    const batchId = randomUUID()
+    const began = performance.now()
+    try {
+      const stale = await this.send(batchId, batch)
+      metrics.commitSeconds.observe((performance.now() - began) / 1000)
+      metrics.batchCommits.observe(batch.length)
+      metrics.batches.inc({ outcome: "committed" })
+      this.settle(batch, stale)
+    } catch (error) {
+      const verdict = verdictOf(error)
+      metrics.batches.inc({ outcome: verdict })
+      log.warn({ err: error, verdict, commits: batch.length }, "batch not acknowledged")
+      if (verdict === "unknown") return this.lookUp(batchId, batch)
+      if (verdict === "aborted") return this.separate(batch, error)
+      if (!mayRetry) return this.outage(batch, refused)
+      await sleep(50)
+      return this.flush(batch, false)
+    }
+  }
+
+  /** Answers the accounts that the fence refused. */
+  private async send(batchId: string, batch: ReadonlyArray<CommitRequest>): Promise<ReadonlySet<string>> {
+    const tokens = new Map<AccountId, Token>()
+    for (const request of batch) {
+      assertBalanced(request)
+      const known = tokens.get(request.accountId)
+      if (known === undefined || known < request.token) tokens.set(request.accountId, request.token)
+    }
+    const presented = JSON.stringify(Array.from(tokens, ([id, token]) => ({ id, token: String(token) })))
+    // Two terms of one account in a batch: the earlier is stale already.
+    const current = batch.filter((request) => tokens.get(request.accountId) === request.token)
+    const { present, json } = batchParameters(current)
+    const rows = await this.sql.unsafe<Array<{ id: string }>>(batchSql(present), [batchId, presented, ...json], { prepare: true })
+    return new Set(rows.map((row) => row.id))
+  }
+
+  private settle(batch: ReadonlyArray<CommitRequest>, stale: ReadonlySet<string>): void {
+    const lost: Array<CommitRequest> = []
+    const tokens = new Map<AccountId, Token>()
+    for (const { accountId, token } of batch) if ((tokens.get(accountId) ?? token) <= token) tokens.set(accountId, token)
+    for (const request of batch) {
+      if (stale.has(request.accountId) || tokens.get(request.accountId) !== request.token) lost.push(request)
+      else request.done(committed)
+    }
+    this.lose(lost, refused)
+  }
+
+  /** The server refused the statement: whose rows were at fault is found by sending each account's alone. */
+  private async separate(batch: ReadonlyArray<CommitRequest>, error: unknown): Promise<void> {
+    const accounts = new Map<AccountId, Array<CommitRequest>>()
+    for (const request of batch) {
+      const own = accounts.get(request.accountId)
+      if (own === undefined) accounts.set(request.accountId, [request])
+      else own.push(request)
+    }
+    if (accounts.size > 1) {
+      for (const own of accounts.values()) await this.flush(own, true)
+      return
+    }
+    const constraint = (error as { readonly constraint_name?: string }).constraint_name
+    this.lose(batch, { _tag: "aborted", constraint })
+  }
+
+  /** The batch was sent and no answer came. Fences its accounts, then reads its row. */
+  private async lookUp(batchId: string, batch: ReadonlyArray<CommitRequest>): Promise<void> {
+    const began = performance.now()
+    this.outageSince = began
+    this.loseWaiting()
+    this.giveUp(batch)
+    const accounts = Array.from(new Set(batch.map((request) => request.accountId)))
+    for (;;) {
+      try {
+        await this.sql`
+          with locked as (select id from accounts where id = any(${accounts}::uuid[]) order by id for update)
+          update accounts a set token = a.token + 1 from locked where a.id = locked.id`
+        const [row] = await this.sql<Array<{ refused: ReadonlyArray<string> }>>`select refused from batches where id = ${batchId}`
+        this.outageSince = undefined
+        return row === undefined ? this.lose(batch, refused) : this.settle(batch, new Set(row.refused))
+      } catch (error) {
+        if (this.closed || performance.now() - began > limits.outcomeDeadlineMs) {
+          log.error({ err: error, batchId }, "outcome of a batch could not be learned in time")
+          return this.outage(batch, unknown)
+        }
+        await sleep(100)
+      }
+    }
+  }
+
+  /** The database is away: everything is refused until it answers again. */
+  private async outage(batch: ReadonlyArray<CommitRequest>, outcome: CommitOutcome): Promise<void> {
+    this.outageSince ??= performance.now()
+    this.loseWaiting()
+    this.lose(batch, outcome)
+    while (!this.closed) {
+      try {
+        await this.sql`select 1`
+        this.outageSince = undefined
+        return
+      } catch {
+        await sleep(100)
+      }
+    }
+  }
+
+  private loseWaiting(): void {
+    const waiting = this.waiting
+    this.waiting = []
+    this.lose(waiting, refused)
+  }
+
+  private lose(requests: ReadonlyArray<CommitRequest>, outcome: CommitOutcome): void {
+    if (requests.length === 0) return
+    this.giveUp(requests)
+    for (const request of requests) request.done(outcome)
+  }
+
+  /** Drops the activations behind these requests, and with them what they still have waiting. */
+  private giveUp(requests: ReadonlyArray<CommitRequest>): void {
+    const lost = new Map<AccountId, Token>()
+    for (const { accountId, token } of requests) if ((lost.get(accountId) ?? token) <= token) lost.set(accountId, token)
+    for (const [accountId, token] of lost) for (const listener of this.listeners) listener(accountId, token)
+    const dropped = this.waiting.filter((request) => request.token <= (lost.get(request.accountId) ?? -1n))
+    if (dropped.length === 0) return
+    this.waiting = this.waiting.filter((request) => request.token > (lost.get(request.accountId) ?? -1n))
+    for (const request of dropped) request.done(refused)
+  }
+}
+
+/** The sides of every transaction sum to zero, before they are sent: a machine that breaks this must not reach the database. */
+const assertBalanced = ({ rows }: CommitRequest): void => {
+  for (const t of rows.transactions ?? []) {
+    if (t.available + t.reserved + t.earned + t.fee + t.buyback + t.deposits + t.withdrawals !== 0n) {
+      throw new Error(`transaction ${t.id} (${t.type}) does not sum to zero`)
+    }
+  }
+}

@@ -1,0 +1,56 @@
+/**
+ * Usage rows of free calls: telemetry, not money. Kept in memory for at most
+ * `usageFlushMs`, then inserted with their roll-ups in one statement. While
+ * Postgres is away up to `usageBufferRows` are kept; more are counted as
+ * dropped. A flush of unknown outcome is not repeated, so that no call is ever
+ * counted twice.
+ */
+import { Context, Effect, Layer } from "effect"
+import { limits } from "../config.ts"
+import { log } from "../telemetry/log.ts"
+import { gauge, metrics } from "../telemetry/Metrics.ts"
+import type { UsageRow } from "./Commit.ts"
+import { usageJson } from "./batchParameters.ts"
+import { usageColumns, usageSql } from "./batchSql.ts"
+import { Postgres, verdictOf } from "./Postgres.ts"
+
+const insertUsage = `with ${usageSql(`json_to_recordset($1::text::json) as r(${usageColumns})`).trim()} select 1`
+
+export class UsageBuffer extends Context.Service<UsageBuffer, {
+  readonly add: (row: UsageRow) => void
+  /** Writes what is buffered now; used by a stop. */
+  readonly flush: Effect.Effect<void>
+}>()("tollgate/store/UsageBuffer") {
+  static readonly layer = Layer.effect(UsageBuffer, Effect.gen(function*() {
+    const { reads } = yield* Postgres
+    let rows: Array<UsageRow> = []
+    let flushing: Promise<void> | undefined
+    gauge("tollgate_usage_buffered_rows", "Usage rows of free calls that wait to be written", () => rows.length)
+
+    const flushOnce = async (): Promise<void> => {
+      while (rows.length > 0) {
+        const part = rows.splice(0, limits.usageFlushRowsMax)
+        try {
+          await reads.unsafe(insertUsage, [JSON.stringify(part.map(usageJson))], { prepare: true })
+        } catch (error) {
+          if (verdictOf(error) === "refused") rows = part.concat(rows)
+          else metrics.usageDropped.inc(part.length)
+          log.warn({ err: error, rows: part.length }, "usage rows not written")
+          return
+        }
+      }
+    }
+    const flush = (): Promise<void> => flushing ??= flushOnce().finally(() => { flushing = undefined })
+    yield* Effect.acquireRelease(
+      Effect.sync(() => setInterval(() => { if (rows.length > 0) void flush() }, limits.usageFlushMs)),
+      (timer) => Effect.sync(() => clearInterval(timer))
+    )
+    return UsageBuffer.of({
+      add: (row) => {
+        if (rows.length < limits.usageBufferRows) rows.push(row)
+        else metrics.usageDropped.inc()
+      },
+      flush: Effect.promise(() => flush().then(flush))
+    })
+  }))
+}

@@ -1,0 +1,172 @@
+/**
+ * The one statement of a flush, put together from the sections that a batch
+ * needs. However many commands a batch holds, it is one statement, one round
+ * trip and one fsync.
+ *
+ * The fence is `live`: the presented (account, token) pairs whose token is
+ * still current, locked in id order. Every section joins it, so that a stale
+ * activation writes nothing, and its neighbours in the batch don't notice. The
+ * statement returns the accounts that were refused.
+ *
+ * Lock order, the same for every committer: accounts by id, then earnings by
+ * id, then roll-ups by their keys. Rows come as one JSON array a section.
+ */
+
+/** Sections in statement order; `accounts` is always there. */
+export const sections = ["finished", "transactions", "usage", "orders", "budgets", "keys", "revoked", "agents", "idempotency", "answers", "audit"] as const
+export type Section = typeof sections[number]
+
+const recordset = (parameter: number, columns: string): string => `json_to_recordset($${parameter}::text::json) as r(${columns})`
+
+/** Inserts usage rows from `source` and adds them to the roll-ups: shared by the committer and the flush of free calls. */
+export const usageSql = (source: string): string => `
+used as (
+  insert into usage (id, account_id, subject_id, agent_id, call, status, cost, latency_ms, created_at)
+  select r.id, r.account_id, r.subject_id, r.agent_id, r.call, r.status, r.cost, r.latency_ms, r.created_at from ${source}
+  returning account_id, agent_id, status, cost, latency_ms, created_at
+), used_by_agent as (
+  insert into usage_hourly_by_agent (hour, agent_id, calls, errors, cost, latency_ms)
+  select date_trunc('hour', created_at), agent_id, count(*), count(*) filter (where status >= 500), sum(cost), sum(latency_ms)
+  from used group by 1, 2 order by 1, 2
+  on conflict (hour, agent_id) do update set
+    calls = usage_hourly_by_agent.calls + excluded.calls, errors = usage_hourly_by_agent.errors + excluded.errors,
+    cost = usage_hourly_by_agent.cost + excluded.cost, latency_ms = usage_hourly_by_agent.latency_ms + excluded.latency_ms
+), used_by_account as (
+  insert into usage_hourly_by_account (hour, account_id, calls, errors, cost)
+  select date_trunc('hour', created_at), account_id, count(*), count(*) filter (where status >= 500), sum(cost)
+  from used group by 1, 2 order by 1, 2
+  on conflict (hour, account_id) do update set
+    calls = usage_hourly_by_account.calls + excluded.calls, errors = usage_hourly_by_account.errors + excluded.errors,
+    cost = usage_hourly_by_account.cost + excluded.cost
+), used_in_all as (
+  insert into agent_totals (agent_id, calls, cost)
+  select agent_id, count(*), sum(cost) from used group by 1 order by 1
+  on conflict (agent_id) do update set calls = agent_totals.calls + excluded.calls, cost = agent_totals.cost + excluded.cost
+)`
+
+export const usageColumns = "id uuid, account_id uuid, subject_id uuid, agent_id uuid, call text, status int, cost bigint, latency_ms int, created_at timestamptz"
+
+const joinLive = "join live on live.id = r.account_id"
+
+const sectionSql: { readonly [S in Section]: (parameter: number, present: ReadonlySet<Section>) => string } = {
+  finished: (n) => `
+finished as (
+  update orders o set status = r.status, fee = r.fee, output_hash = r.output_hash, output_text = r.output_text, error = r.error, completed_at = r.completed_at
+  from ${recordset(n, "id uuid, account_id uuid, status text, fee bigint, output_hash text, output_text text, error text, completed_at timestamptz")} ${joinLive}
+  where o.id = r.id and o.account_id = live.id and o.status = 'pending' and o.token = live.token
+  returning o.id
+)`,
+  transactions: (n, present) => `
+moved as (
+  insert into transactions (id, batch_id, account_id, type, available, reserved, earner_id, earned, fee, buyback, deposits, withdrawals,
+                            balance_after, agent_id, order_id, subject_id, reference, created_at)
+  select r.id, $1::uuid, r.account_id, r.type, r.available, r.reserved, r.earner_id, r.earned, r.fee, r.buyback, r.deposits, r.withdrawals,
+         live.available + sum(r.available) over (partition by r.account_id order by r.ord),
+         r.agent_id, r.order_id, r.subject_id, r.reference, r.created_at
+  from ${recordset(n, "ord int, id uuid, account_id uuid, type text, available bigint, reserved bigint, earner_id uuid, earned bigint, fee bigint, buyback bigint, deposits bigint, withdrawals bigint, agent_id uuid, order_id uuid, subject_id uuid, reference text, created_at timestamptz")} ${joinLive}
+  ${present.has("finished") ? "where r.type not in ('complete', 'refund') or r.order_id in (select id from finished)" : "where r.type not in ('complete', 'refund')"}
+  returning account_id, available, reserved, earner_id, earned, fee, buyback, deposits, withdrawals
+), delta as (
+  select account_id, sum(available) as available, sum(reserved) as reserved from moved group by account_id
+), posted as (
+  update accounts a set available = a.available + delta.available, reserved = a.reserved + delta.reserved
+  from delta where a.id = delta.account_id
+), earned as (
+  select earner_id, sum(earned) as amount from moved where earned <> 0 group by earner_id
+), earners as (
+  select e.account_id, earned.amount from earnings e join earned on earned.earner_id = e.account_id order by e.account_id for update of e
+), credited as (
+  update earnings e set posted = e.posted + earners.amount from earners where e.account_id = earners.account_id
+)`,
+  usage: (n) => usageSql(`${recordset(n, usageColumns)} ${joinLive}`),
+  orders: (n) => `
+ordered as (
+  insert into orders (id, account_id, subject_id, agent_id, token, status, prompt, payment_method, amount, fee, created_at)
+  select r.id, r.account_id, r.subject_id, r.agent_id, live.token, 'pending', r.prompt, r.payment_method, r.amount, 0, r.created_at
+  from ${recordset(n, "id uuid, account_id uuid, subject_id uuid, agent_id uuid, prompt text, payment_method text, amount bigint, created_at timestamptz")} ${joinLive}
+)`,
+  // Two periods of one window in one batch: the later one stands, the earlier is over.
+  budgets: (n) => `
+budgeted as (
+  update budgets b set period_start = s.period_start, spent = case when b.period_start = s.period_start then b.spent + s.amount else s.amount end
+  from (
+    select distinct on (r.key_id, r.budget_window) r.key_id, r.budget_window, r.period_start, sum(r.amount) as amount
+    from ${recordset(n, "account_id uuid, key_id uuid, budget_window text, period_start timestamptz, amount bigint")} ${joinLive}
+    group by r.key_id, r.budget_window, r.period_start order by r.key_id, r.budget_window, r.period_start desc
+  ) s
+  where b.key_id = s.key_id and b.budget_window = s.budget_window and s.period_start >= b.period_start
+)`,
+  keys: (n) => `
+keyed as (
+  insert into api_keys (id, account_id, dialect, name, key_hash, key_prefix, scopes, rate_limit, expires_at, created_at)
+  select r.id, r.account_id, r.dialect, r.name, decode(r.key_hash, 'hex'), r.key_prefix, array(select json_array_elements_text(r.scopes)), r.rate_limit, r.expires_at, r.created_at
+  from ${recordset(n, "id uuid, account_id uuid, dialect text, name text, key_hash text, key_prefix text, scopes json, rate_limit int, expires_at timestamptz, created_at timestamptz, budgets json")} ${joinLive}
+), budget_opened as (
+  insert into budgets (key_id, budget_window, amount, period_start)
+  select r.id, b.budget_window, b.amount, b.period_start
+  from ${recordset(n, "id uuid, account_id uuid, budgets json")} ${joinLive},
+       json_to_recordset(r.budgets) as b(budget_window text, amount bigint, period_start timestamptz)
+)`,
+  revoked: (n) => `
+revoked as (
+  update api_keys k set status = 'revoked', revoked_at = r.revoked_at
+  from ${recordset(n, "id uuid, account_id uuid, revoked_at timestamptz")} ${joinLive}
+  where k.id = r.id and k.account_id = live.id and k.status = 'active'
+)`,
+  agents: (n) => `
+listed as (
+  insert into agents as a (id, owner_id, dialect, ticker, name, description, category, endpoint_url, price, free_tier_calls, auth_tier, status, manifest, provider, provider_key, version, created_at)
+  select r.id, r.account_id, r.dialect, r.ticker, r.name, r.description, r.category, r.endpoint_url, r.price, r.free_tier_calls, r.auth_tier, r.status, r.manifest, r.provider, decode(r.provider_key, 'hex'), r.version, r.created_at
+  from ${recordset(n, "id uuid, account_id uuid, dialect text, ticker text, name text, description text, category text, endpoint_url text, price bigint, free_tier_calls int, auth_tier text, status text, manifest jsonb, provider text, provider_key text, version bigint, created_at timestamptz")} ${joinLive}
+  on conflict (id) do update set
+    name = excluded.name, description = excluded.description, category = excluded.category, endpoint_url = excluded.endpoint_url,
+    price = excluded.price, free_tier_calls = excluded.free_tier_calls, auth_tier = excluded.auth_tier, status = excluded.status,
+    manifest = excluded.manifest, provider = excluded.provider, provider_key = excluded.provider_key, version = excluded.version
+  where a.owner_id = excluded.owner_id and a.version < excluded.version
+)`,
+  idempotency: (n) => `
+remembered as (
+  insert into idempotency_keys (account_id, key, fingerprint, result_id, created_at)
+  select r.account_id, r.key, r.fingerprint, r.result_id, r.created_at
+  from ${recordset(n, "account_id uuid, key text, fingerprint text, result_id text, created_at timestamptz")} ${joinLive}
+)`,
+  answers: (n) => `
+answered as (
+  insert into idempotency_answers (account_id, key, status, headers, body, created_at)
+  select r.account_id, r.key, r.status, r.headers, decode(r.body, 'base64'), r.created_at
+  from ${recordset(n, "account_id uuid, key text, status int, headers jsonb, body text, created_at timestamptz")} ${joinLive}
+)`,
+  audit: (n) => `
+audited as (
+  insert into audit_log (id, account_id, actor, action, target, details, created_at)
+  select r.id, r.account_id, r.actor, r.action, r.target, r.details, r.created_at
+  from ${recordset(n, "id uuid, account_id uuid, actor text, action text, target text, details jsonb, created_at timestamptz")} ${joinLive}
+)`
+}
+
+const statements = new Map<string, string>()
+
+/** Parameters: $1 the batch's id, $2 the presented accounts, then one JSON array for each present section in statement order. */
+export const batchSql = (present: ReadonlySet<Section>): string => {
+  const used = sections.filter((section) => present.has(section))
+  const name = used.join()
+  const known = statements.get(name)
+  if (known !== undefined) return known
+  const sums = present.has("transactions")
+    ? "coalesce(sum(fee), 0), coalesce(sum(buyback), 0), coalesce(sum(deposits), 0), coalesce(sum(withdrawals), 0)"
+    : "0, 0, 0, 0"
+  const text = `with presented as (
+  select id, token from json_to_recordset($2::text::json) as p(id uuid, token bigint)
+), live as (
+  select a.id, a.token, a.available from accounts a join presented p on p.id = a.id
+  where a.token = p.token order by a.id for update of a
+), refused as (
+  select id from presented where id not in (select id from live)
+), ${used.map((section, index) => sectionSql[section](index + 3, present).trim()).join(", ")}${used.length > 0 ? ", " : ""}batch as (
+  insert into batches (id, fee, buyback, deposits, withdrawals, refused)
+  select $1::uuid, ${sums}, array(select id from refused) ${present.has("transactions") ? "from moved" : ""}
+)
+select id from refused`
+  statements.set(name, text)
+  return text
+}

@@ -1,0 +1,39 @@
+/**
+ * The gateway's metrics in the Prometheus text format. Counters of the hot path
+ * are plain numbers until they are scraped; gauges are read from their owner by
+ * a callback, so no figure is kept twice.
+ */
+import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from "prom-client"
+
+export const registry = new Registry()
+collectDefaultMetrics({ register: registry })
+
+const counter = (name: string, help: string, labelNames: ReadonlyArray<string> = []) =>
+  new Counter({ name, help, labelNames: [...labelNames], registers: [registry] })
+const histogram = (name: string, help: string, buckets: ReadonlyArray<number>, labelNames: ReadonlyArray<string> = []) =>
+  new Histogram({ name, help, labelNames: [...labelNames], buckets: [...buckets], registers: [registry] })
+
+const seconds = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120]
+
+export const metrics = {
+  requests: counter("tollgate_requests_total", "Answers by row and status class", ["row", "status"]),
+  requestSeconds: histogram("tollgate_request_seconds", "From the request's head to the answer's end, by row", seconds, ["row"]),
+  refusals: counter("tollgate_refusals_total", "Calls refused, by error tag", ["tag"]),
+  activations: counter("tollgate_activations_total", "Actors activated"),
+  discards: counter("tollgate_discards_total", "Actors dropped, by reason", ["reason"]),
+  batches: counter("tollgate_batches_total", "Committer batches by outcome", ["outcome"]),
+  batchCommits: histogram("tollgate_batch_commits", "Commit requests in a batch", [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]),
+  commitSeconds: histogram("tollgate_commit_seconds", "From sending a batch to its acknowledgement", seconds),
+  upstreamSeconds: histogram("tollgate_upstream_seconds", "From dispatch to the head of the agent's answer", seconds),
+  upstreamFailures: counter("tollgate_upstream_failures_total", "Calls that an agent failed, by reason", ["reason"]),
+  usageDropped: counter("tollgate_usage_dropped_total", "Usage rows of free calls lost to a full buffer"),
+  callsLostToCrash: counter("tollgate_calls_lost_to_crash_total", "Paid calls and orders whose work is unpaid because a node or its term ended"),
+  orders: counter("tollgate_orders_total", "Orders by final status", ["status"]),
+  databaseRestarts: counter("tollgate_database_restarts_total", "Restarts of the embedded Postgres by its supervisor")
+}
+
+/** Registers a gauge whose value is read at scrape time. A second registration under a name replaces the first. */
+export const gauge = (name: string, help: string, read: () => number | Promise<number>): void => {
+  registry.removeSingleMetric(name)
+  new Gauge({ name, help, registers: [registry], async collect() { this.set(await read()) } })
+}

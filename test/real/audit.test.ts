@@ -1,0 +1,297 @@
+/** The live audit: a small set of books that is right passes, and every way to make them wrong is found by its check. */
+import { execFile } from "node:child_process"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest"
+import { audit } from "../../src/store/Audit.ts"
+import { startEmbedded } from "../../src/store/Embedded.ts"
+import { migrate } from "../../src/store/Migrations.ts"
+import { type Sql, connect } from "../../src/store/Postgres.ts"
+import { type TestDatabase, freshDatabase } from "../support/postgres.ts"
+
+/** Ids that say what they name: `id("charge")` is a uuid of its letters. */
+const id = (name: string): string => {
+  const hex = Buffer.from(name.padEnd(16, ".").slice(0, 16)).toString("hex")
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`
+}
+const [buyer, owner, key, agent, batch] = ["buyer", "owner", "key", "agent", "batch"].map(id) as [string, string, string, string, string]
+
+interface Sides { available?: number; reserved?: number; earned?: number; fee?: number; buyback?: number; deposits?: number; withdrawals?: number }
+
+const transaction = (name: string, account: string, type: string, sides: Sides, more: { order?: string; age?: string } = {}): string => {
+  const called = ["charge", "reserve", "complete", "refund"].includes(type)
+  const earner = type === "earning" ? owner : sides.earned === undefined ? undefined : owner
+  const values = [
+    id(name), more.age === undefined ? batch : id("folded"), account, type, sides.available ?? 0, sides.reserved ?? 0, earner, sides.earned ?? 0, sides.fee ?? 0,
+    sides.buyback ?? 0, sides.deposits ?? 0, sides.withdrawals ?? 0, 0, called ? agent : undefined, more.order === undefined ? undefined : id(more.order), called ? key : undefined
+  ].map((value) => value === undefined ? "null" : `'${value}'`).join(", ")
+  return `insert into transactions (id, batch_id, account_id, type, available, reserved, earner_id, earned, fee, buyback, deposits, withdrawals, balance_after, agent_id, order_id, subject_id, created_at)
+          values (${values}, now() - interval '${more.age ?? "0"}');`
+}
+const order = (name: string, status: string, amount: number, fee: number): string =>
+  `insert into orders (id, account_id, subject_id, agent_id, token, status, prompt, payment_method, amount, fee, created_at)
+   values ('${id(name)}', '${buyer}', '${key}', '${agent}', 1, '${status}', 'p', 'credits', ${amount}, ${fee}, now());`
+const call = (name: string, kind: string, status: number, cost: number): string =>
+  `insert into usage (id, account_id, subject_id, agent_id, call, status, cost, latency_ms, created_at)
+   values ('${id(name)}', '${buyer}', '${key}', '${agent}', '${kind}', ${status}, ${cost}, 12, now());`
+
+/** Usage is retained since yesterday. */
+const partition = `
+  do $$ begin execute format('create table usage_days partition of usage for values from (%L) to (%L)', current_date - 1, current_date + 3); end $$;`
+
+/** A charge of five days ago whose usage is gone by now; everything else is of the last hour. */
+const books = `
+  insert into accounts (id, available, reserved) values ('${buyer}', 9640, 50), ('${owner}', 50, 0);
+  insert into earnings values ('${buyer}', 0), ('${owner}', 123);
+  insert into api_keys (id, account_id, dialect, name, key_hash, key_prefix, scopes)
+    values ('${key}', '${buyer}', 'autx', 'k', sha256('k'), 'autx_live_k', '{proxy,orders}');
+  insert into budgets values ('${key}', 'total', 1000, 'epoch', 360), ('${key}', 'day', 500, date_trunc('day', now()), 350);
+  insert into agents (id, owner_id, dialect, ticker, name, description, category, endpoint_url, price, auth_tier)
+    values ('${agent}', '${owner}', 'autx', 'AGENT', 'a', '', 'c', 'https://agent.example', 100, 'jwt_default');
+  insert into batches (id, fee, buyback, deposits, withdrawals, refused) values ('${batch}', 50, 54, 0, 30, '{}');
+  update books set amount = case book when 'deposits' then -10000 when 'fee' then 2 when 'buyback' then 1 else 0 end;
+  ${transaction("deposit", buyer, "deposit", { available: 10_000, deposits: -10_000 }, { age: "6 days" })}
+  ${transaction("old charge", buyer, "charge", { available: -10, earned: 7, fee: 2, buyback: 1 }, { age: "5 days" })}
+  ${transaction("charge", buyer, "charge", { available: -100, earned: 72, fee: 10, buyback: 18 })}
+  ${transaction("done reserve", buyer, "reserve", { available: -200, reserved: 200 }, { order: "done" })}
+  ${transaction("done complete", buyer, "complete", { reserved: -200, earned: 144, fee: 20, buyback: 36 }, { order: "done" })}
+  ${transaction("failed reserve", buyer, "reserve", { available: -300, reserved: 300 }, { order: "failed" })}
+  ${transaction("failed refund", buyer, "refund", { available: 300, reserved: -300 }, { order: "failed" })}
+  ${transaction("open reserve", buyer, "reserve", { available: -50, reserved: 50 }, { order: "open" })}
+  ${transaction("gift reserve", buyer, "reserve", {}, { order: "gift" })}
+  ${transaction("gift complete", buyer, "complete", {}, { order: "gift" })}
+  ${transaction("sweep", owner, "earning", { available: 100, earned: -100 })}
+  ${transaction("withdrawal", owner, "withdrawal", { available: -30, withdrawals: 30 })}
+  ${transaction("fee", owner, "fee", { available: -20, fee: 20 })}
+  ${order("done", "completed", 200, 20)} ${order("failed", "failed", 300, 0)} ${order("open", "pending", 50, 0)} ${order("gift", "completed", 0, 0)}
+  ${call("charge", "proxy", 200, 100)} ${call("done complete", "order", 200, 200)} ${call("failed refund", "order", 503, 0)} ${call("gift complete", "order", 200, 0)} ${call("free call", "proxy", 200, 0)}
+  insert into usage_hourly_by_agent select date_trunc('hour', created_at), agent_id, count(*), count(*) filter (where status >= 500), sum(cost), sum(latency_ms) from usage group by 1, 2;
+  insert into usage_hourly_by_account select date_trunc('hour', created_at), account_id, count(*), count(*) filter (where status >= 500), sum(cost) from usage group by 1, 2;
+  insert into usage_hourly_by_agent values (date_trunc('hour', now() - interval '5 days'), '${agent}', 1, 0, 10, 12);
+  insert into usage_hourly_by_account values (date_trunc('hour', now() - interval '5 days'), '${buyer}', 1, 0, 10);
+  insert into agent_totals values ('${agent}', 6, 310);
+  insert into idempotency_keys values
+    ('${buyer}', 'a', 'f', '${id("done")}', now()), ('${buyer}', 'b', 'f', '${id("charge")}', now()),
+    ('${buyer}', 'c', 'f', '${key}', now()), ('${owner}', 'd', 'f', '${agent}', now());`
+
+const everyTable = "accounts, earnings, api_keys, budgets, agents, batches, transactions, orders, usage, usage_hourly_by_agent, usage_hourly_by_account, agent_totals, idempotency_keys"
+
+/** What the schema itself would refuse, were it not taken away: the audit must not rely on it. */
+const constraints = `
+  alter table accounts drop constraint if exists accounts_available_not_negative, drop constraint if exists accounts_reserved_not_negative;
+  alter table earnings drop constraint if exists earnings_posted_not_negative;
+  alter table budgets drop constraint if exists budgets_never_overspent;
+  alter table transactions drop constraint if exists transactions_balanced, drop constraint if exists transactions_pkey;
+  drop index if exists transactions_order_once;`
+
+const names = {
+  zero: "every transaction sums to zero",
+  all: "all entries together sum to zero",
+  balances: "available and reserved of every account are the sums of its entries",
+  earnings: "posted earnings of every account are the sum of its entries",
+  negative: "no account is below zero",
+  books: "books and batches together are the sums of the system's entries",
+  batch: "every transaction's batch exists or was folded",
+  completed: "every completed order was reserved once, completed once and not refunded",
+  failed: "every failed order was reserved once and refunded once",
+  pending: "every pending order was reserved once and nothing else",
+  orphan: "every reserve, completion and refund belongs to an order",
+  reserved: "what an account has reserved is the sum of its pending orders",
+  paid: "every paid call was charged, once and its cost",
+  charged: "every charge and completion belongs to exactly one paid call",
+  byAgent: "usage_hourly_by_agent is what the retained usage sums to",
+  byAccount: "usage_hourly_by_account is what the retained usage sums to",
+  totals: "agent totals are the sums of their hours",
+  budget: "no budget is overspent or below zero",
+  total: "total budgets of usable keys have spent what their transactions say",
+  idempotency: "every idempotency key names something of its account that exists"
+}
+
+const where = (name: string): string => `where id = '${id(name)}'`
+const withReserved = (amount: number): string => `update accounts set reserved = ${amount} where id = '${buyer}';`
+
+/** What is done to the books, and exactly which checks see it. */
+const corruptions: ReadonlyArray<readonly [what: string, statement: string, seenBy: ReadonlyArray<string>]> = [
+  ["a transaction that invents a unit", `update transactions set buyback = buyback + 1 ${where("charge")}`, [names.zero, names.all, names.books]],
+  ["two transactions that cancel each other's error", `update transactions set fee = fee + 1 ${where("charge")}; update transactions set fee = fee - 1 ${where("fee")}`, [names.zero]],
+  ["an account that was credited without an entry", `update accounts set available = available + 1 where id = '${buyer}'`, [names.balances]],
+  ["a lost entry of a deposit", `delete from transactions ${where("deposit")}`, [names.balances, names.books]],
+  ["reserved money without an entry", withReserved(51), [names.balances, names.reserved]],
+  ["an entry of an account that isn't there", `update transactions set account_id = '${id("nobody")}' ${where("withdrawal")}`, [names.balances]],
+  ["earnings that were never posted", `update earnings set posted = 0 where account_id = '${owner}'`, [names.earnings]],
+  ["an earner without a row of earnings", `delete from earnings where account_id = '${owner}'`, [names.earnings]],
+  ["an account below zero", `update accounts set available = -1 where id = '${owner}'`, [names.balances, names.negative]],
+  ["earnings below zero", `update earnings set posted = -1 where account_id = '${buyer}'`, [names.earnings, names.negative]],
+  ["a batch with a wrong sum", `update batches set fee = fee + 1`, [names.books]],
+  ["a book with a wrong sum", `update books set amount = amount - 1 where book = 'withdrawals'`, [names.books]],
+  ["a book that is missing", `delete from books where book = 'deposits'`, [names.books]],
+  ["a young batch that is missing", `delete from batches; update books set amount = amount + case book when 'fee' then 50 when 'buyback' then 54 when 'withdrawals' then 30 else 0 end`, [names.batch]],
+  ["a completed order that was never reserved", `update transactions set order_id = null, type = 'adjustment' ${where("done reserve")}`, [names.completed, names.total]],
+  ["an order that was completed twice", transaction("again", buyer, "complete", { reserved: 0 }, { order: "done" }), [names.completed]],
+  ["a completed order that was refunded as well", transaction("again", buyer, "refund", {}, { order: "done" }), [names.completed]],
+  ["an order that cost another amount than it was reserved for", `update orders set amount = 199 ${where("done")}`, [names.completed]],
+  ["a completed order with another fee than its transaction", `update orders set fee = 19 ${where("done")}`, [names.completed]],
+  ["an order paid by another account", `update orders set account_id = '${owner}' ${where("done")}; update idempotency_keys set account_id = '${owner}' where key = 'a'`, [names.completed]],
+  ["a failed order that was not refunded", `update transactions set order_id = null, type = 'adjustment' ${where("failed refund")}`, [names.failed, names.total]],
+  ["a failed order that was refunded twice", transaction("again", buyer, "refund", {}, { order: "failed" }), [names.failed]],
+  ["a failed order that was completed", `update orders set status = 'failed' ${where("done")}`, [names.failed]],
+  ["an order that ended but is still pending", `update orders set status = 'pending' ${where("gift")}`, [names.pending]],
+  ["a pending order without its reserve", `update transactions set order_id = null, type = 'adjustment' ${where("open reserve")}`, [names.pending, names.total]],
+  ["a reserve of no order", `update transactions set order_id = '${id("nobody")}' ${where("open reserve")}`, [names.pending, names.orphan]],
+  ["an order that vanished", `delete from orders ${where("open")}`, [names.orphan, names.reserved]],
+  ["reserved money of an order that ended", `update orders set status = 'failed' ${where("open")}`, [names.failed, names.reserved]],
+  ["a paid call that was never charged", `update usage set cost = 5 ${where("free call")}; ${rolledUp(5)}`, [names.paid]],
+  ["a call that was charged another amount than it cost", `update usage set cost = 101 ${where("charge")}; ${rolledUp(1)}`, [names.paid]],
+  ["a call charged to another account", `update usage set account_id = '${owner}' ${where("charge")}`, [names.paid, names.byAccount]],
+  ["a call that costs less than nothing", `update usage set cost = -5 ${where("free call")}; ${rolledUp(-5)}`, [names.paid]],
+  ["a call of an order's price beside its completion", `update usage set id = '${id("other")}' ${where("done complete")}`, [names.paid, names.charged]],
+  ["a charge for no call", `delete from usage ${where("charge")}; ${rolledUp(-100, -1)}`, [names.charged]],
+  ["a charge with two calls", `insert into usage select * from usage ${where("charge")}; ${rolledUp(100, 1)}`, [names.paid, names.charged]],
+  ["a hold that was captured twice", `insert into transactions select * from transactions ${where("charge")}`, [names.balances, names.earnings, names.books, names.paid, names.total]],
+  ["a roll-up by agent that missed a call", `update usage_hourly_by_agent set calls = calls - 1 where hour > now() - interval '1 day'; update agent_totals set calls = calls - 1`, [names.byAgent]],
+  ["a roll-up by agent with a wrong latency", `update usage_hourly_by_agent set latency_ms = 1 where hour > now() - interval '1 day'`, [names.byAgent]],
+  ["a roll-up by account that is missing", `delete from usage_hourly_by_account where hour > now() - interval '1 day'`, [names.byAccount]],
+  ["a roll-up by account of calls that never were", `insert into usage_hourly_by_account values (date_trunc('hour', now() + interval '2 hours'), '${buyer}', 1, 0, 0)`, [names.byAccount]],
+  ["an agent's total that counts a call too much", `update agent_totals set calls = calls + 1`, [names.totals]],
+  ["an agent without a total", `delete from agent_totals`, [names.totals]],
+  ["a budget that is overspent", `update budgets set spent = 501 where budget_window = 'day'`, [names.budget]],
+  ["a budget below zero", `update budgets set spent = -1 where budget_window = 'day'`, [names.budget]],
+  ["a total budget that was refilled", `update budgets set spent = 0 where budget_window = 'total'`, [names.total]],
+  ["an idempotency key of nothing", `update idempotency_keys set result_id = '${id("nothing")}' where key = 'a'`, [names.idempotency]],
+  ["an idempotency key of something that is no id", `update idempotency_keys set result_id = 'done' where key = 'b'`, [names.idempotency]],
+  ["an idempotency key of another account's thing", `update idempotency_keys set account_id = '${owner}' where key = 'c'`, [names.idempotency]]
+]
+
+/** Roll-ups and totals that agree with a changed cost, so that only the charge is wrong. */
+function rolledUp(cost: number, calls = 0): string {
+  const recent = "where hour > now() - interval '1 day'"
+  return `update usage_hourly_by_agent set cost = cost + ${cost}, calls = calls + ${calls}, latency_ms = latency_ms + ${calls * 12} ${recent};
+          update usage_hourly_by_account set cost = cost + ${cost}, calls = calls + ${calls} ${recent};
+          update agent_totals set cost = cost + ${cost}, calls = calls + ${calls};`
+}
+
+const failing = async (sql: Sql): Promise<ReadonlyArray<string>> => (await audit(sql)).filter(({ ok }) => !ok).map(({ name }) => name)
+
+describe("the live audit", () => {
+  let database: TestDatabase
+  let sql: Sql
+
+  beforeAll(async () => {
+    database = await freshDatabase()
+    sql = connect(database.options, { max: 3, statementTimeoutMs: 0, name: "audit-test" })
+    await migrate(sql)
+    await sql.unsafe(partition)
+  })
+  beforeEach(() => sql.unsafe(`truncate ${everyTable} cascade; delete from books; insert into books (book) values ('fee'), ('buyback'), ('deposits'), ('withdrawals'); ${books}`))
+  afterAll(async () => {
+    await sql.end()
+    await database.drop()
+  })
+
+  it("finds nothing in books that are right, under every constraint of the schema", async () => {
+    const results = await audit(sql)
+    expect(results.filter(({ ok }) => !ok)).toEqual([])
+    expect(results.map(({ name }) => name).sort()).toEqual(Object.values(names).sort())
+    expect(new Set(results.map(({ found }) => found))).toEqual(new Set(["nothing"]))
+  })
+
+  it("finds nothing in an empty database", async () => {
+    await sql.unsafe(`truncate ${everyTable} cascade; update books set amount = 0`)
+    expect(await failing(sql)).toEqual([])
+  })
+
+  it("has a corruption for each of its checks", () => {
+    expect(new Set(corruptions.flatMap(([, , seenBy]) => seenBy))).toEqual(new Set(Object.values(names)))
+  })
+
+  it.each(corruptions)("finds %s", async (_what, statement, seenBy) => {
+    await sql.unsafe(`${constraints} ${statement}`)
+    expect([...await failing(sql)].sort()).toEqual([...seenBy].sort())
+  })
+
+  it("names how many rows are wrong, and one of them", async () => {
+    await sql`update accounts set available = available + 7`
+    const found = (await audit(sql)).find(({ name }) => name === names.balances)!.found
+    expect(found).toMatch(/^2, e\.g\. [0-9a-f-]{36}: available \d+, entries \d+; reserved \d+, entries \d+$/)
+  })
+
+  it("sees one moment: nothing is found while money moves", async () => {
+    let moving = true
+    const mover = (async () => {
+      for (let count = 0; moving; count++) {
+        await sql.begin(async (move) => {
+          await move.unsafe(`update accounts set available = available - 1 where id = '${buyer}'`)
+          await move.unsafe(transaction(`moved ${count}`, buyer, "fee", { available: -1, fee: 1 }))
+          await move.unsafe(`update batches set fee = fee + 1`)
+        })
+      }
+      return moving
+    })()
+    for (let run = 0; run < 5; run++) expect(await failing(sql)).toEqual([])
+    moving = false
+    await mover
+    expect(await sql`select from transactions where type = 'fee'`).not.toHaveLength(1)
+  })
+
+  it("changes nothing", async () => {
+    const before = await sql`select * from entries order by transaction_id, book`
+    await audit(sql)
+    expect(await sql`select * from entries order by transaction_id, book`).toEqual(before)
+  })
+})
+
+interface Ended { readonly code: number; readonly stdout: string; readonly stderr: string }
+
+const runAudit = (env: Readonly<Record<string, string>>): Promise<Ended> => new Promise((done) => {
+  const { DATABASE_URL: _, DATA_DIR: __, ...inherited } = process.env
+  execFile(process.execPath, ["scripts/run.mjs", "audit"], { env: { ...inherited, ...env } }, (error, stdout, stderr) =>
+    done({ code: error === null ? 0 : Number(error.code), stdout, stderr }))
+})
+
+describe("npm run audit", () => {
+  let folder: string
+  beforeAll(() => { folder = mkdtempSync(join(tmpdir(), "tollgate-audit-")) })
+  afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+  it("proves the books of DATABASE_URL, a line a check, and ends with 1 once something is wrong", async () => {
+    const database = await freshDatabase()
+    const sql = connect(database.options, { max: 1, statementTimeoutMs: 0, name: "audit-test" })
+    try {
+      await migrate(sql)
+      await sql.unsafe(`${partition} ${books}`)
+      const right = await runAudit(database.env)
+      const checks = Object.keys(names).length
+      expect(right).toMatchObject({ code: 0, stderr: "" })
+      expect(right.stdout.trimEnd().split("\n")).toEqual([...Object.values(names).map((name) => `ok   ${name}`), `audit: ${checks} checks, 0 findings`])
+
+      await sql`update batches set fee = fee + 1`
+      const wrong = await runAudit(database.env)
+      expect(wrong.code).toBe(1)
+      expect(wrong.stdout).toContain(`FAIL ${names.books}: 1, e.g. fee: books and batches 53, entries 52\n`)
+      expect(wrong.stdout).toMatch(new RegExp(`audit: ${checks} checks, 1 findings\n$`))
+    } finally {
+      await sql.end()
+      await database.drop()
+    }
+  })
+
+  it("finds the embedded server of the gateway that runs on DATA_DIR", async () => {
+    const server = await startEmbedded({ dataDir: join(folder, "postgres"), durable: false })
+    try {
+      const sql = connect(server.options, { max: 1, statementTimeoutMs: 0, name: "audit-test" })
+      await migrate(sql)
+      await sql.end()
+      expect(await runAudit({ DATA_DIR: folder })).toMatchObject({ code: 0, stdout: expect.stringMatching(/audit: \d+ checks, 0 findings\n$/) as string })
+    } finally {
+      await server.stop()
+    }
+    expect(await runAudit({ DATA_DIR: folder })).toMatchObject({ code: 1, stdout: "", stderr: `audit: no gateway runs on ${folder}: start it, or set DATABASE_URL or DATA_DIR\n` })
+  })
+
+  it("says in one line that the database can't be reached", async () => {
+    const { code, stderr } = await runAudit({ DATABASE_URL: "postgres://127.0.0.1:1/none" })
+    expect(code).toBe(1)
+    expect(stderr).toMatch(/^audit: the database can't be read: [^\n]+\n$/)
+  })
+})

@@ -1,0 +1,168 @@
+import { Effect, Layer, ManagedRuntime } from "effect"
+import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import type { AccountId, Token } from "../../src/domain/ids.ts"
+import type { CommitOutcome } from "../../src/store/Commit.ts"
+import { Committer } from "../../src/store/Committer.ts"
+import { migrate } from "../../src/store/Migrations.ts"
+import { Postgres, type Sql } from "../../src/store/Postgres.ts"
+import { audit } from "../../src/store/Audit.ts"
+import { type CutProxy, startCutProxy } from "../support/CutProxy.ts"
+import { balanceOf, debit, newAccount, submitted, takeToken, transaction } from "../support/ledgerRows.ts"
+import { type TestDatabase, freshDatabase } from "../support/postgres.ts"
+
+/** Stands in the parameters of a batch, not in its text: what is cut is its execution, not its preparation. */
+const boundBatch = `"token":`
+
+const open = async (options: TestDatabase["options"]) => {
+  const runtime = ManagedRuntime.make(Committer.layer.pipe(Layer.provideMerge(Postgres.layer(options))))
+  const lost: Array<readonly [AccountId, Token]> = []
+  const { committer, sql } = await runtime.runPromise(Effect.gen(function*() {
+    const committer = yield* Committer
+    committer.onLost((id, token) => lost.push([id, token]))
+    return { committer, sql: (yield* Postgres).reads }
+  }))
+  return { committer, sql, lost, submit: committer.submit, close: () => runtime.dispose() }
+}
+
+describe("the committer", () => {
+  let database: TestDatabase
+  let proxy: CutProxy
+  let sql: Sql
+  let node: Awaited<ReturnType<typeof open>>
+
+  beforeAll(async () => {
+    database = await freshDatabase()
+    proxy = await startCutProxy(database.options)
+    node = await open(proxy.options)
+    const direct = await open(database.options)
+    sql = direct.sql
+    await migrate(sql)
+  })
+  afterAll(async () => {
+    await node.close()
+    await proxy.close()
+    await database.drop()
+  })
+
+  const outcomes = async (requests: ReadonlyArray<Promise<CommitOutcome>>) => (await Promise.all(requests)).map((outcome) => outcome._tag)
+
+  it("makes many decisions of many accounts durable in few batches", async () => {
+    const ids = await Promise.all(Array.from({ length: 20 }, () => newAccount(sql, 1_000n)))
+    const tokens = await Promise.all(ids.map((id) => takeToken(sql, id)))
+    const [before] = await sql<Array<{ count: bigint }>>`select count(*) from batches`
+    const told = await outcomes(ids.flatMap((id, index) => Array.from({ length: 10 }, () => submitted(node.submit, id, tokens[index]!, { transactions: [debit(7n)] }))))
+    expect(told).toEqual(Array(200).fill("committed"))
+    for (const id of ids) expect(await balanceOf(sql, id)).toBe(930n)
+    const [after] = await sql<Array<{ count: bigint }>>`select count(*) from batches`
+    expect(after!.count - before!.count).toBeLessThanOrEqual(2n)
+    const rows = await sql<Array<{ balance_after: bigint }>>`select balance_after from transactions where account_id = ${ids[0]!} and type = 'fee' order by balance_after desc`
+    expect(rows.map((row) => row.balance_after)).toEqual(Array.from({ length: 10 }, (_, i) => 993n - 7n * BigInt(i)))
+  })
+
+  it("refuses a stale token, tells who is lost, and lets the neighbours in the batch through", async () => {
+    const [stale, current] = [await newAccount(sql, 100n), await newAccount(sql, 100n)]
+    const old = await takeToken(sql, stale)
+    await takeToken(sql, stale)
+    const token = await takeToken(sql, current)
+    const told = await outcomes([
+      submitted(node.submit, stale, old, { transactions: [debit(10n)] }),
+      submitted(node.submit, current, token, { transactions: [debit(10n)] })
+    ])
+    expect(told).toEqual(["refused", "committed"])
+    expect([await balanceOf(sql, stale), await balanceOf(sql, current)]).toEqual([100n, 90n])
+    expect(node.lost).toContainEqual([stale, old])
+  })
+
+  it("aborts only the account whose rows the database refuses", async () => {
+    const [poor, rich] = [await newAccount(sql, 5n), await newAccount(sql, 100n)]
+    const tokens = [await takeToken(sql, poor), await takeToken(sql, rich)] as const
+    const [bad, good] = await Promise.all([
+      submitted(node.submit, poor, tokens[0], { transactions: [debit(10n)] }),
+      submitted(node.submit, rich, tokens[1], { transactions: [debit(10n)] })
+    ])
+    expect(bad).toEqual({ _tag: "aborted", constraint: "accounts_available_not_negative" })
+    expect(good).toEqual({ _tag: "committed" })
+    expect([await balanceOf(sql, poor), await balanceOf(sql, rich)]).toEqual([5n, 90n])
+  })
+
+  it("never sends a transaction whose sides don't sum to zero", async () => {
+    const id = await newAccount(sql, 100n)
+    const token = await takeToken(sql, id)
+    expect(await outcomes([submitted(node.submit, id, token, { transactions: [transaction({ available: -10n, fee: 9n })] })])).toEqual(["refused"])
+    expect(await balanceOf(sql, id)).toBe(100n)
+  })
+
+  it("credits earnings of another account as a delta, without its token", async () => {
+    const [buyer, seller] = [await newAccount(sql, 100n), await newAccount(sql)]
+    const token = await takeToken(sql, buyer)
+    await submitted(node.submit, buyer, token, { transactions: [transaction({ type: "fee", available: -100n, earned: 72n, earnerId: seller, fee: 10n, buyback: 18n })] })
+    expect(await sql`select posted from earnings where account_id = ${seller}`).toMatchObject([{ posted: 72n }])
+  })
+
+  it("drops what still waits of an account that was lost, before it is sent", async () => {
+    const id = await newAccount(sql, 100n)
+    const old = await takeToken(sql, id)
+    await takeToken(sql, id)
+    const first = submitted(node.submit, id, old, { transactions: [debit(1n)] })
+    // The first batch is in flight when the second request is submitted.
+    await new Promise((resolve) => setImmediate(() => setImmediate(resolve)))
+    const second = submitted(node.submit, id, old, { transactions: [debit(1n)] })
+    expect(await outcomes([first, second])).toEqual(["refused", "refused"])
+    expect(await balanceOf(sql, id)).toBe(100n)
+  })
+
+  it("tells the true outcome when the connection is cut after the send", async () => {
+    const id = await newAccount(sql, 100n)
+    const token = await takeToken(sql, id)
+    const cut = proxy.arm("beforeAnswer", boundBatch)
+    const outcome = submitted(node.submit, id, token, { transactions: [debit(10n)] })
+    await cut
+    expect((await outcome)._tag).toBe("committed")
+    expect(await balanceOf(sql, id)).toBe(90n)
+    expect(node.lost).toContainEqual([id, token])
+  })
+
+  it("tells the true outcome when the connection is cut before the statement arrives", async () => {
+    const id = await newAccount(sql, 100n)
+    const token = await takeToken(sql, id)
+    const cut = proxy.arm("beforeSend", boundBatch)
+    const outcome = submitted(node.submit, id, token, { transactions: [debit(10n)] })
+    await cut
+    expect((await outcome)._tag).toBe("refused")
+    expect(await balanceOf(sql, id)).toBe(100n)
+  })
+
+  it("keeps balance and entries equal over a thousand cuts at random places", async () => {
+    const rounds = 1_000
+    const ids = await Promise.all(Array.from({ length: 4 }, () => newAccount(sql, 1_000_000n)))
+    const expected = new Map(ids.map((id) => [id, 1_000_000n]))
+    const before = proxy.cuts()
+    for (let round = 0; round < rounds; round++) {
+      const tokens = await Promise.all(ids.map((id) => takeToken(sql, id)))
+      const cut = proxy.arm(round % 3 === 0 ? "beforeSend" : "beforeAnswer", boundBatch)
+      const told = await Promise.all(ids.map((id, index) => submitted(node.submit, id, tokens[index]!, { transactions: [debit(BigInt(1 + round % 5))] })))
+      await cut
+      told.forEach((outcome, index) => {
+        expect(outcome._tag).not.toBe("unknown")
+        if (outcome._tag === "committed") expected.set(ids[index]!, expected.get(ids[index]!)! - BigInt(1 + round % 5))
+      })
+    }
+    expect(proxy.cuts() - before).toBe(rounds)
+    for (const id of ids) expect(await balanceOf(sql, id)).toBe(expected.get(id))
+    expect((await audit(sql)).filter((check) => !check.ok)).toEqual([])
+  }, 240_000)
+
+  it("refuses at once while the database is away, and goes on when it is back", async () => {
+    const id = await newAccount(sql, 100n)
+    const token = await takeToken(sql, id)
+    proxy.sever()
+    expect((await submitted(node.submit, id, token, { transactions: [debit(10n)] }))._tag).toMatch(/refused|unknown/)
+    expect(node.committer.available()).toBe(false)
+    expect((await submitted(node.submit, id, token, { transactions: [debit(10n)] }))._tag).toBe("refused")
+    proxy.restore()
+    while (!node.committer.available()) await new Promise((resolve) => setTimeout(resolve, 20))
+    const again = await takeToken(sql, id)
+    expect((await submitted(node.submit, id, again, { transactions: [debit(10n)] }))._tag).toBe("committed")
+    expect(await balanceOf(sql, id)).toBe(90n)
+  })
+})

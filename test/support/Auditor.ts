@@ -1,0 +1,351 @@
+/**
+ * An auditor of one account: it is told the same commands as the ledger
+ * machine, predicts what the machine must answer and what it must then know,
+ * and shares no arithmetic with it.
+ *
+ * It keeps one plain list of everything that was accepted and recomputes every
+ * figure from the beginning of that list, each time. It is slow, and has no
+ * state that could drift. What became of a decision is its `fate`:
+ *
+ *   decided ──adopt──▶ adopted          its commit is durable and the machine was told
+ *      └─────reload──▶ durable | lost   the activation ended before it was told
+ *
+ * Who may spend what: debits count from the moment they are decided, credits
+ * from the moment the machine was told that they are durable, and money that a
+ * call in flight holds is nobody else's. A hold is a promise to the call only as
+ * long as the money is there: what another activation spent meanwhile is gone.
+ */
+import type { Hold, PendingOrder, SubjectId, Transaction } from "../../src/domain/account.ts"
+import type { BudgetWindow } from "../../src/domain/budget.ts"
+import type { Command } from "../../src/domain/ledger.ts"
+
+export interface OpeningBudget {
+  readonly window: BudgetWindow
+  readonly amount: bigint
+  readonly periodStartMs: number
+  readonly spent: bigint
+}
+export interface Opening {
+  readonly accountId: string
+  readonly available: bigint
+  readonly subjects: ReadonlyArray<{ readonly id: SubjectId; readonly kind: "key" | "login"; readonly budgets: ReadonlyArray<OpeningBudget> }>
+}
+
+export interface Charge {
+  readonly keyId: string
+  readonly window: BudgetWindow
+  readonly periodStartMs: number
+  readonly amount: bigint
+}
+export type Prediction =
+  | { readonly _tag: "Accepted"; readonly transaction: Transaction | undefined; readonly charges: ReadonlyArray<Charge> }
+  | { readonly _tag: "InsufficientCredits"; readonly required: bigint; readonly available: bigint; readonly held: bigint }
+  | {
+    readonly _tag: "BudgetExceeded"
+    readonly window: BudgetWindow
+    readonly amount: bigint
+    readonly spent: bigint
+    readonly held: bigint
+    readonly required: bigint
+    readonly resetsAtMs?: number
+  }
+  | { readonly _tag: "HoldLost" }
+  | { readonly _tag: "NotFound"; readonly what: string; readonly id: string }
+
+export interface Standing {
+  readonly available: bigint
+  readonly reserved: bigint
+  readonly held: bigint
+  readonly holds: ReadonlyArray<string>
+  readonly orders: ReadonlyArray<string>
+  readonly heldBy: Readonly<Record<string, bigint>>
+  /** `<subject> <window>` → spent in the period of now. */
+  readonly spent: Readonly<Record<string, bigint>>
+}
+export interface Books {
+  readonly earned: Readonly<Record<string, bigint>>
+  readonly fee: bigint
+  readonly buyback: bigint
+  readonly deposits: bigint
+  readonly withdrawals: bigint
+}
+
+type Fate = "decided" | "adopted" | "durable" | "lost"
+interface Line {
+  readonly command: Command | { readonly _tag: "Elsewhere" }
+  readonly activation: number
+  readonly transaction: Transaction | undefined
+  readonly charges: ReadonlyArray<Charge>
+  fate: Fate
+}
+
+const sum = (amounts: Iterable<bigint>): bigint => {
+  let total = 0n
+  for (const amount of amounts) total += amount
+  return total
+}
+
+/** The calendar, by text: "2026-02-28T…" begins "2026-02-28" and "2026-02". */
+const periodOf = (window: BudgetWindow, atMs: number): number => {
+  if (window === "total") return 0
+  const text = new Date(atMs).toISOString()
+  return Date.parse(window === "day" ? `${text.slice(0, 10)}T00:00:00Z` : `${text.slice(0, 7)}-01T00:00:00Z`)
+}
+/** The first midnight after the start at which another period has begun. */
+const endOf = (window: BudgetWindow, startMs: number): number => {
+  let end = startMs + 86_400_000
+  while (periodOf(window, end) === startMs) end += 86_400_000
+  return end
+}
+
+const sidesOf = (id: string, type: Transaction["type"], atMs: number, sides: Partial<Transaction>): Transaction => ({
+  id: id as Transaction["id"], type, atMs,
+  available: 0n, reserved: 0n, earnerId: undefined, earned: 0n, fee: 0n, buyback: 0n, deposits: 0n, withdrawals: 0n,
+  agentId: undefined, orderId: undefined, subjectId: undefined, reference: undefined,
+  ...sides
+})
+
+/** Percentages of a whole amount; the platform keeps what two rounded-down shares leave. */
+const sharesOf = (amount: bigint, command: { readonly earnerId: Transaction["earnerId"]; readonly split: { readonly creator: bigint; readonly buyback: bigint } }): Partial<Transaction> => {
+  const part = (percent: bigint): bigint => {
+    const hundredfold = amount * percent
+    return (hundredfold - hundredfold % 100n) / 100n
+  }
+  const earned = part(command.split.creator)
+  const buyback = part(command.split.buyback)
+  return { earned, buyback, fee: amount - earned - buyback, earnerId: command.earnerId }
+}
+
+export class Auditor {
+  readonly #opening: Opening
+  readonly #lines: Array<Line> = []
+  #activation = 1
+
+  constructor(opening: Opening) {
+    this.#opening = opening
+  }
+
+  /** What the machine must answer; when that is yes, the command is in the list from now on. */
+  predict(command: Command, nowMs: number): Prediction {
+    const prediction = this.#judge(command, nowMs)
+    if (prediction._tag === "Accepted") {
+      const { transaction, charges } = prediction
+      this.#lines.push({ command, activation: this.#activation, transaction, charges, fate: "decided" })
+    }
+    return prediction
+  }
+
+  /** The machine was told that this transaction is durable. */
+  adopt(transactionId: string): void {
+    for (const line of this.#lines) if (line.transaction?.id === transactionId && line.fate === "decided") line.fate = "adopted"
+  }
+
+  /** The activation ended; of the transactions it was not told about, these are durable, the others never happened. */
+  reload(durable: ReadonlySet<string>): void {
+    for (const line of this.#lines) {
+      if (line.transaction !== undefined && line.fate === "decided") line.fate = durable.has(line.transaction.id) ? "durable" : "lost"
+    }
+    this.#activation++
+  }
+
+  /** Between two activations here, one on another node made this transaction: a fact, nothing is predicted about it. */
+  spentElsewhere(transaction: Transaction, charges: ReadonlyArray<Charge>): void {
+    this.#lines.push({ command: { _tag: "Elsewhere" }, activation: this.#activation, transaction, charges, fate: "durable" })
+  }
+
+  standing(nowMs: number): Standing {
+    const subjects = this.#opening.subjects
+    return {
+      available: this.#available(),
+      reserved: this.#reserved(),
+      held: sum(this.#openHolds().map((hold) => hold.amount)),
+      holds: this.#openHolds().map((hold) => hold.id).sort(),
+      orders: this.#openOrders().map((order) => order.id).sort(),
+      heldBy: Object.fromEntries(subjects.map((subject) => [subject.id, this.#heldBy(subject.id)])),
+      spent: Object.fromEntries(subjects.flatMap((subject) =>
+        subject.budgets.map((budget) => [`${subject.id} ${budget.window}`, this.#spent(subject.id, budget, nowMs)] as const)
+      ))
+    }
+  }
+
+  /** The other sides, as the database must have them once everything decided and not lost is durable. */
+  books(): Books {
+    const transactions = this.#kept().flatMap((line) => line.transaction ?? [])
+    const earned: Record<string, bigint> = {}
+    for (const { earned: amount, earnerId } of transactions) {
+      if (earnerId !== undefined && amount !== 0n) earned[earnerId] = (earned[earnerId] ?? 0n) + amount
+    }
+    const total = (side: "fee" | "buyback" | "deposits" | "withdrawals"): bigint => sum(transactions.map((transaction) => transaction[side]))
+    return { earned, fee: total("fee"), buyback: total("buyback"), deposits: total("deposits"), withdrawals: total("withdrawals") }
+  }
+
+  #kept(): ReadonlyArray<Line> {
+    return this.#lines.filter((line) => line.fate !== "lost")
+  }
+
+  /** Accepted lines in force of one kind of command, with the command's own type. */
+  #commands<const Tag extends Command["_tag"]>(lines: ReadonlyArray<Line>, tag: Tag): ReadonlyArray<Extract<Command, { _tag: Tag }>> {
+    const found: Array<Extract<Command, { _tag: Tag }>> = []
+    for (const { command } of lines) if (command._tag === tag) found.push(command as Extract<Command, { _tag: Tag }>)
+    return found
+  }
+
+  #available(): bigint {
+    return this.#opening.available + sum(this.#kept().map(({ transaction, fate }) => {
+      const amount = transaction?.available ?? 0n
+      return amount > 0n && fate === "decided" ? 0n : amount
+    }))
+  }
+
+  #reserved(): bigint {
+    return sum(this.#openOrders().map((order) => order.amount))
+  }
+
+  /** A hold ends with its release or its capture, also when the capture's commit was lost. */
+  #openHolds(): ReadonlyArray<Hold> {
+    const ended = new Set([...this.#commands(this.#lines, "Release"), ...this.#commands(this.#lines, "Capture")].map((command) => command.holdId))
+    return this.#commands(this.#lines, "Hold").map((command) => command.hold).filter((hold) => !ended.has(hold.id))
+  }
+
+  /** Those open when this activation began, and those it granted itself. */
+  #holdsKnown(): ReadonlyArray<Hold> {
+    const endedBefore = new Set(this.#lines.filter((line) => line.activation < this.#activation).flatMap(({ command }) =>
+      command._tag === "Release" || command._tag === "Capture" ? [command.holdId] : []
+    ))
+    return this.#commands(this.#lines, "Hold").map((command) => command.hold).filter((hold) => !endedBefore.has(hold.id))
+  }
+
+  #openOrders(): ReadonlyArray<PendingOrder> {
+    const kept = this.#kept()
+    const ended = new Set([...this.#commands(kept, "Complete"), ...this.#commands(kept, "Refund")].map((command) => command.orderId))
+    return this.#commands(kept, "Reserve").map((command) => command.order).filter((order) => !ended.has(order.id))
+  }
+
+  #heldBy(subjectId: string): bigint {
+    return sum(this.#openHolds().filter((hold) => hold.subjectId === subjectId).map((hold) => hold.amount))
+  }
+
+  #budgetsOf(subjectId: string): ReadonlyArray<OpeningBudget> {
+    return this.#opening.subjects.find((subject) => subject.id === subjectId)?.budgets ?? []
+  }
+
+  /** Charges of one budget that count: all but those that were lost, and a refund only once the machine was told. */
+  #charges(subjectId: string, window: BudgetWindow): ReadonlyArray<Charge> {
+    return this.#kept()
+      .filter((line) => line.command._tag !== "Refund" || line.fate !== "decided")
+      .flatMap((line) => line.charges)
+      .filter((charge) => charge.keyId === subjectId && charge.window === window)
+  }
+
+  /**
+   * The period that counts: the calendar's, but never one before a period to
+   * which was charged already, or to which a hold belongs that this activation knew.
+   */
+  #period(subjectId: string, budget: OpeningBudget, nowMs: number): number {
+    const charged = this.#kept().filter((line) => line.command._tag !== "Refund").flatMap((line) => line.charges)
+      .filter((charge) => charge.keyId === subjectId && charge.window === budget.window)
+      .map((charge) => charge.periodStartMs)
+    const held = this.#holdsKnown().filter((hold) => hold.subjectId === subjectId).map((hold) => periodOf(budget.window, hold.createdAtMs))
+    return Math.max(periodOf(budget.window, nowMs), budget.periodStartMs, ...charged, ...held)
+  }
+
+  #spent(subjectId: string, budget: OpeningBudget, nowMs: number): bigint {
+    const period = this.#period(subjectId, budget, nowMs)
+    const charged = this.#charges(subjectId, budget.window).filter((charge) => charge.periodStartMs === period).map((charge) => charge.amount)
+    return sum(charged) + (period === budget.periodStartMs ? budget.spent : 0n)
+  }
+
+  #chargesFor(subjectId: string, amount: bigint, nowMs: number): ReadonlyArray<Charge> {
+    return this.#budgetsOf(subjectId).map((budget) => ({
+      keyId: subjectId,
+      window: budget.window,
+      periodStartMs: this.#period(subjectId, budget, nowMs),
+      amount
+    }))
+  }
+
+  /** Free money first, then each budget of the key in the order it was given. */
+  #mayNotSpend(amount: bigint, subjectId: string | undefined, nowMs: number): Prediction | undefined {
+    const available = this.#available()
+    const held = sum(this.#openHolds().map((hold) => hold.amount))
+    const free = available - held
+    if (free < amount) return { _tag: "InsufficientCredits", required: amount, available: free < 0n ? 0n : free, held }
+    for (const budget of subjectId === undefined ? [] : this.#budgetsOf(subjectId)) {
+      const spent = this.#spent(subjectId!, budget, nowMs)
+      const heldByKey = this.#heldBy(subjectId!)
+      if (budget.amount - spent - heldByKey < amount) {
+        const facts = { window: budget.window, amount: budget.amount, spent, held: heldByKey, required: amount }
+        return budget.window === "total"
+          ? { _tag: "BudgetExceeded", ...facts }
+          : { _tag: "BudgetExceeded", ...facts, resetsAtMs: endOf(budget.window, this.#period(subjectId!, budget, nowMs)) }
+      }
+    }
+    return undefined
+  }
+
+  #judge(command: Command, nowMs: number): Prediction {
+    const accept = (transaction?: Transaction, charges: ReadonlyArray<Charge> = []): Prediction => ({ _tag: "Accepted", transaction, charges })
+    switch (command._tag) {
+      case "Hold":
+        return this.#mayNotSpend(command.hold.amount, command.hold.subjectId, nowMs) ?? accept()
+      case "Release":
+        return accept()
+      case "Capture": {
+        const hold = this.#openHolds().find((open) => open.id === command.holdId)
+        if (hold === undefined || hold.amount < command.amount || this.#available() < command.amount) return { _tag: "HoldLost" }
+        if (this.#budgetsOf(hold.subjectId).some((budget) => this.#spent(hold.subjectId, budget, nowMs) + command.amount > budget.amount)) {
+          return { _tag: "HoldLost" }
+        }
+        return accept(
+          sidesOf(hold.id, "charge", nowMs, {
+            available: -command.amount, ...sharesOf(command.amount, command), agentId: hold.agentId, subjectId: hold.subjectId
+          }),
+          this.#chargesFor(hold.subjectId, command.amount, nowMs)
+        )
+      }
+      case "Reserve": {
+        const { order } = command
+        return this.#mayNotSpend(order.amount, order.subjectId, nowMs) ?? accept(
+          sidesOf(command.transactionId, "reserve", nowMs, {
+            available: -order.amount, reserved: order.amount, agentId: order.agentId, orderId: order.id, subjectId: order.subjectId
+          }),
+          this.#chargesFor(order.subjectId, order.amount, nowMs)
+        )
+      }
+      case "Complete": {
+        const order = this.#openOrders().find((open) => open.id === command.orderId)
+        if (order === undefined) return { _tag: "NotFound", what: "order", id: command.orderId }
+        return accept(sidesOf(command.transactionId, "complete", nowMs, {
+          reserved: -order.amount, ...sharesOf(order.amount, command), agentId: order.agentId, orderId: order.id, subjectId: order.subjectId
+        }))
+      }
+      case "Refund": {
+        const order = this.#openOrders().find((open) => open.id === command.orderId)
+        if (order === undefined) return { _tag: "NotFound", what: "order", id: command.orderId }
+        return accept(
+          sidesOf(command.transactionId, "refund", nowMs, {
+            reserved: -order.amount, available: order.amount, agentId: order.agentId, orderId: order.id, subjectId: order.subjectId
+          }),
+          // Back to the periods in which the order was made; to one that is over it makes no difference any more.
+          this.#budgetsOf(order.subjectId).map((budget) => ({
+            keyId: order.subjectId, window: budget.window, periodStartMs: periodOf(budget.window, order.createdAtMs), amount: -order.amount
+          }))
+        )
+      }
+      case "Deposit":
+        return accept(sidesOf(command.transactionId, command.type, nowMs, { available: command.amount, deposits: -command.amount, reference: command.reference }))
+      case "Withdraw":
+        return this.#mayNotSpend(command.amount, undefined, nowMs) ?? accept(
+          sidesOf(command.transactionId, command.type, nowMs, { available: -command.amount, withdrawals: command.amount, reference: command.reference })
+        )
+      case "Fee":
+        return this.#mayNotSpend(command.amount, undefined, nowMs) ?? accept(
+          sidesOf(command.transactionId, "fee", nowMs, { available: -command.amount, fee: command.amount, reference: command.reference })
+        )
+      case "Sweep":
+        return accept(sidesOf(command.transactionId, "earning", nowMs, {
+          available: command.amount, earned: -command.amount, earnerId: this.#opening.accountId as Transaction["earnerId"]
+        }))
+    }
+  }
+}

@@ -1,0 +1,76 @@
+import { describe, expect, it } from "vitest"
+import type { HttpRequest } from "uWebSockets.js"
+import { isSafeValue, mayRelay, ownedNames, problemOf, readHead, statusLine } from "../../../src/http/headers.ts"
+
+const requestOf = (headers: ReadonlyArray<readonly [string, string]>, url = "/x", query: string | undefined = undefined) => ({
+  getCaseSensitiveMethod: () => "POST",
+  getUrl: () => url,
+  getQuery: () => query,
+  forEach: (take: (name: string, value: string) => void) => headers.forEach(([name, value]) => take(name, value))
+}) as unknown as HttpRequest
+
+const host = ["host", "a"] as const
+
+describe("a request's head", () => {
+  it("keeps every header in order, repeated names too", () => {
+    const head = readHead(requestOf([host, ["x-a", "1"], ["x-a", "2"], ["authorization", "Bearer k"]]))
+    expect(head.headers).toEqual([["host", "a"], ["x-a", "1"], ["x-a", "2"], ["authorization", "Bearer k"]])
+    expect(head.authorization).toBe("Bearer k")
+    expect(head.query).toBe("")
+  })
+
+  it("tells no body, an announced length and chunks apart", () => {
+    expect(readHead(requestOf([host])).contentLength).toBe(0)
+    expect(readHead(requestOf([host, ["content-length", "7"]])).contentLength).toBe(7)
+    expect(readHead(requestOf([host, ["transfer-encoding", "chunked"]])).contentLength).toBeUndefined()
+  })
+
+  it.each([
+    ["no host", []],
+    ["an empty host", [["host", ""]]],
+    ["two hosts", [host, ["host", "b"]]],
+    ["two lengths, even equal ones", [host, ["content-length", "3"], ["content-length", "3"]]],
+    ["a negative length", [host, ["content-length", "-3"]]],
+    ["a length with a suffix", [host, ["content-length", "3abc"]]],
+    ["a list of lengths", [host, ["content-length", "3, 3"]]],
+    ["an empty length", [host, ["content-length", ""]]],
+    ["a length and chunks", [host, ["content-length", "3"], ["transfer-encoding", "chunked"]]],
+    ["an encoding other than chunked", [host, ["transfer-encoding", "gzip"]]],
+    ["an encoding before chunked", [host, ["transfer-encoding", "gzip, chunked"]]],
+    ["two encodings", [host, ["transfer-encoding", "chunked"], ["transfer-encoding", "chunked"]]],
+    ["two credentials", [host, ["authorization", "a"], ["authorization", "b"]]]
+  ] as ReadonlyArray<readonly [string, ReadonlyArray<readonly [string, string]>]>)("is refused with %s", (_, headers) => {
+    expect(problemOf(readHead(requestOf(headers)), 100)).toMatchObject({ _tag: "InvalidRequest", malformed: true })
+  })
+
+  it("is refused when path and query are too long together", () => {
+    expect(problemOf(readHead(requestOf([host], "/".padEnd(60, "a"), "b".repeat(41))), 100)).toMatchObject({ _tag: "InvalidRequest" })
+    expect(problemOf(readHead(requestOf([host], "/".padEnd(60, "a"), "b".repeat(40))), 100)).toBeUndefined()
+  })
+})
+
+describe("a relayed header", () => {
+  const owned = ownedNames([["X-RateLimit-Limit", "1"]])
+  it.each(["content-length", "Content-Length", "transfer-encoding", "Date", "connection", "x-request-id", "x-ratelimit-limit", "access-control-allow-origin"])(
+    "%s is the edge's own", (name) => {
+      expect(mayRelay(owned, [name, "1"])).toBe(false)
+    })
+  it("passes otherwise", () => {
+    expect(mayRelay(owned, ["content-type", "text/plain; charset=utf-8"])).toBe(true)
+    expect(mayRelay(owned, ["x-empty", ""])).toBe(true)
+  })
+})
+
+describe("a value", () => {
+  it.each(["a\r\nset-cookie: x", "a\nb", "a\rb", "a\0b"])("%j would end its header", (value) => {
+    expect(isSafeValue(value)).toBe(false)
+  })
+})
+
+describe("a status line", () => {
+  it("has the standard phrase, or says that there is none", () => {
+    expect(statusLine(404)).toBe("404 Not Found")
+    expect(statusLine(299)).toBe("299 Unknown")
+    expect(statusLine(7_000)).toBe("500 Internal Server Error")
+  })
+})
