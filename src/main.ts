@@ -6,6 +6,8 @@
  * embedded database last. A second signal ends at once; what was acknowledged
  * is durable all the same.
  */
+// First, before any schema is compiled.
+import "effect/schema/SchemaJITCompiler/enable"
 import { Effect, ManagedRuntime } from "effect"
 import { join } from "node:path"
 import { BadSetting, type Settings, readSettings } from "./config.ts"
@@ -13,7 +15,7 @@ import { gatewayLayer } from "./gateway.ts"
 import { ListenFailed, Server } from "./http/Server.ts"
 import { prepareDemo } from "./kernel/Demo.ts"
 import { Orders } from "./kernel/Orders.ts"
-import { UpstreamGuard } from "./kernel/UpstreamGuard.ts"
+import { UpstreamGuard } from "./kernel/upstream/UpstreamGuard.ts"
 import { startDemoUpstream } from "./runtime/DemoUpstream.ts"
 import { Committer } from "./store/Committer.ts"
 import { startEmbedded } from "./store/Embedded.ts"

@@ -7,6 +7,8 @@ import type { Brand } from "effect"
 
 export type AccountId = string & Brand.Brand<"AccountId">
 export type UserId = string & Brand.Brand<"UserId">
+/** One of a person's logins: a family of refresh tokens. */
+export type LoginId = string & Brand.Brand<"LoginId">
 export type KeyId = string & Brand.Brand<"KeyId">
 export type AgentId = string & Brand.Brand<"AgentId">
 export type OrderId = string & Brand.Brand<"OrderId">

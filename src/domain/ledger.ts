@@ -22,12 +22,13 @@ import { BudgetExceeded, HoldLost, InsufficientCredits, NotFound } from "./error
 import type { AccountId, HoldId, KeyId, OrderId, TransactionId } from "./ids.ts"
 import { type Split, share } from "./terms.ts"
 
+/** Amounts are never negative, ids are new. */
 export type Command =
   | { readonly _tag: "Hold"; readonly hold: Hold }
   | { readonly _tag: "Release"; readonly holdId: HoldId }
   /** Charges a hold. `amount` ≤ the hold's; the rest returns. */
   | { readonly _tag: "Capture"; readonly holdId: HoldId; readonly amount: Credits; readonly earnerId: AccountId; readonly split: Split }
-  /** Debits an order's price before its agent is asked. */
+  /** Debits an order's price before its agent is asked. Its `createdAtMs` is this decision's time: a refund goes back to that period's budgets. */
   | { readonly _tag: "Reserve"; readonly transactionId: TransactionId; readonly order: PendingOrder }
   | { readonly _tag: "Complete"; readonly transactionId: TransactionId; readonly orderId: OrderId; readonly earnerId: AccountId; readonly split: Split }
   | { readonly _tag: "Refund"; readonly transactionId: TransactionId; readonly orderId: OrderId }

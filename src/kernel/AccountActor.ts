@@ -18,7 +18,7 @@ import { Config, limits } from "../config.ts"
 import type { Account, Subject } from "../domain/account.ts"
 import { NotCommitted, type NotFound, OutcomeUnknown, type StoreUnavailable } from "../domain/errors.ts"
 import type { AccountId, HoldId } from "../domain/ids.ts"
-import { type Decided, adopt, decide } from "../domain/ledger.ts"
+import { type Decided, adopt, decide, placeHold } from "../domain/ledger.ts"
 import { callsInWindow } from "../domain/rateLimit.ts"
 import { type ActivationRow, activateAccount } from "../store/AccountStore.ts"
 import type { CommitOutcome, CommitRows } from "../store/Commit.ts"
@@ -167,10 +167,6 @@ const accountOf = (row: ActivationRow, table: Holds["Service"], limitDefault: nu
     orders: new Map(row.orders.map((order) => [order.id, order])),
     subjects
   }
-  for (const hold of holds.values()) {
-    account.held += hold.amount
-    const subject = subjects.get(hold.subjectId)
-    if (subject !== undefined) subject.held += hold.amount
-  }
+  for (const hold of [...holds.values()]) placeHold(account, hold)
   return account
 }

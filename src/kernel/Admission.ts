@@ -5,13 +5,14 @@
  * same way.
  */
 import { Context, Effect, Layer } from "effect"
+import { limits } from "../config.ts"
 import { type Account, type Subject } from "../domain/account.ts"
 import { type GatewayError, Unauthenticated } from "../domain/errors.ts"
 import { callsInWindow, untilEmptyMs } from "../domain/rateLimit.ts"
 import { type Need as SubjectNeed, admitSubject } from "../domain/subject.ts"
 import { Accounts } from "./AccountActor.ts"
 import type { Caller } from "./Caller.ts"
-import { Credentials } from "./Credentials.ts"
+import { Credentials } from "./identity/Credentials.ts"
 
 /** What a row asks of its caller. Built once for each row. */
 export interface Need extends SubjectNeed {
@@ -71,5 +72,6 @@ const decision = (account: Account, caller: Caller, need: Need, nowMs: number): 
 const rateOf = (subject: Subject, nowMs: number): Rate => ({
   limit: subject.limit,
   remaining: Math.max(0, subject.limit - callsInWindow(subject.window, nowMs)),
-  resetMs: untilEmptyMs(subject.window, nowMs)
+  // The window may keep a call up to a second longer than it must; the header names the window.
+  resetMs: Math.min(limits.rateWindowMs, untilEmptyMs(subject.window, nowMs))
 })

@@ -3,8 +3,7 @@
  * an account's activation: everything that can change (status, scopes, window,
  * balance) is read from the actor at each call, never from here.
  */
-import type { AccountId, KeyId, UserId } from "../domain/ids.ts"
-import type { LoginId } from "../store/UserStore.ts"
+import type { AccountId, KeyId, UserId, LoginId } from "../domain/ids.ts"
 
 /** One API key, or one person's logins together: they share a window. */
 export type SubjectId = KeyId | UserId

@@ -13,11 +13,11 @@ import { join } from "node:path"
 import { Config } from "../config.ts"
 import type { AccountId } from "../domain/ids.ts"
 import type { Caller } from "./Caller.ts"
-import { ApiKeys } from "./ApiKeys.ts"
-import { Credentials } from "./Credentials.ts"
+import { ApiKeys } from "./identity/ApiKeys.ts"
+import { Credentials } from "./identity/Credentials.ts"
 import { Ledger } from "./Ledger.ts"
 import { Listings } from "./Listings.ts"
-import { Users } from "./Users.ts"
+import { Users } from "./identity/Users.ts"
 
 /** The form of `demo.json`. Its first six fields are promised to scripts; `provider` is the account that lists the agents. */
 export interface DemoFile {

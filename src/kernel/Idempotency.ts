@@ -17,7 +17,8 @@
  * the id of what the first call made.
  */
 import { Context, Effect, Layer } from "effect"
-import { AnswerNotStored, IdempotencyInFlight, IdempotencyKeyReused, type StoreUnavailable } from "../domain/errors.ts"
+import { limits } from "../config.ts"
+import { AnswerNotStored, IdempotencyInFlight, IdempotencyKeyReused, InvalidRequest, type StoreUnavailable } from "../domain/errors.ts"
 import { findRemembered } from "../store/IdempotencyStore.ts"
 import type { IdempotencyRow } from "../store/Commit.ts"
 import { Postgres } from "../store/Postgres.ts"
@@ -69,6 +70,15 @@ export class Idempotency extends Context.Service<Idempotency, {
     })
   }))
 }
+
+const visibleAscii = /^[\x21-\x7e]+$/
+
+/** `undefined` when the header's value can be a key. */
+export const refuseIdempotencyKey = (key: string): InvalidRequest | undefined =>
+  key.length <= limits.idempotencyKeyCharsMax && visibleAscii.test(key) ? undefined : new InvalidRequest({
+    malformed: false,
+    issues: [{ loc: ["header", "idempotency-key"], msg: `must be 1 to ${limits.idempotencyKeyCharsMax} visible ASCII characters` }]
+  })
 
 /** The row that makes a call's effect repeatable, for the commit of that effect. */
 export const idempotencyRows = (call: IdempotentCall | undefined, resultId: string, result: unknown, atMs: number): ReadonlyArray<IdempotencyRow> =>

@@ -18,8 +18,8 @@ import { auditRow } from "./AuditTrail.ts"
 import type { Caller } from "./Caller.ts"
 import { newId } from "./Ids.ts"
 import { type IdempotentCall, idempotencyRows } from "./Idempotency.ts"
-import { Secrets } from "./Secrets.ts"
-import { UpstreamGuard } from "./UpstreamGuard.ts"
+import { Secrets } from "./identity/Secrets.ts"
+import { UpstreamGuard } from "./upstream/UpstreamGuard.ts"
 
 export interface NewAgent {
   readonly dialect: string

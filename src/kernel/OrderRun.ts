@@ -7,11 +7,11 @@ import { limits } from "../config.ts"
 import type { Agent } from "../domain/agent.ts"
 import type { AccountId, OrderId } from "../domain/ids.ts"
 import { type OrderAnswer, readAnswer } from "../domain/order.ts"
-import { AgentCredential } from "./AgentCredential.ts"
+import { AgentCredential } from "./upstream/AgentCredential.ts"
 import type { Header } from "./Relay.ts"
-import { Upstream } from "./Upstream.ts"
-import { targetOf } from "./agentTarget.ts"
-import { AnswerFilter, requestHeaders } from "./hopByHop.ts"
+import { Upstream } from "./upstream/Upstream.ts"
+import { targetOf } from "./upstream/agentTarget.ts"
+import { AnswerFilter, requestHeaders } from "./upstream/hopByHop.ts"
 
 export interface Ran {
   readonly answer: OrderAnswer

@@ -15,12 +15,12 @@ import type { Credits } from "../domain/credits.ts"
 import { UsageBuffer } from "../store/UsageBuffer.ts"
 import { Accounts } from "./AccountActor.ts"
 import { Agents } from "./AgentActor.ts"
-import { AgentCredential } from "./AgentCredential.ts"
+import { AgentCredential } from "./upstream/AgentCredential.ts"
 import { Idempotency } from "./Idempotency.ts"
 import { Ledger } from "./Ledger.ts"
 import { RelayedCall, type RelayParts } from "./RelayedCall.ts"
-import { Upstream } from "./Upstream.ts"
-import type { AnswerFilter } from "./hopByHop.ts"
+import { Upstream } from "./upstream/Upstream.ts"
+import type { AnswerFilter } from "./upstream/hopByHop.ts"
 
 export type Header = readonly [name: string, value: string]
 

@@ -19,7 +19,7 @@ import { limits } from "../config.ts"
 import type { Account } from "../domain/account.ts"
 import { type Agent, isCallable, proxyPrice, splitOf } from "../domain/agent.ts"
 import type { Credits } from "../domain/credits.ts"
-import { AgentPaused, type AgentUnavailable, type GatewayError, HoldLost, InvalidRequest, NotCommitted, OutcomeUnknown, StoreUnavailable } from "../domain/errors.ts"
+import { AgentPaused, type AgentUnavailable, type GatewayError, HoldLost, NotCommitted, OutcomeUnknown, StoreUnavailable } from "../domain/errors.ts"
 import type { HoldId } from "../domain/ids.ts"
 import { type Outcome, type Refusal, decide, isRefusal, spendable } from "../domain/ledger.ts"
 import type { CommitOutcome, UsageRow } from "../store/Commit.ts"
@@ -27,17 +27,17 @@ import type { UsageBuffer } from "../store/UsageBuffer.ts"
 import { metrics } from "../telemetry/Metrics.ts"
 import type { Accounts } from "./AccountActor.ts"
 import type { Agents } from "./AgentActor.ts"
-import type { AgentCredential } from "./AgentCredential.ts"
+import type { AgentCredential } from "./upstream/AgentCredential.ts"
 import type { Caller } from "./Caller.ts"
 import { newId } from "./Ids.ts"
 import type { Idempotency, IdempotentCall } from "./Idempotency.ts"
-import { idempotencyRows } from "./Idempotency.ts"
+import { idempotencyRows, refuseIdempotencyKey } from "./Idempotency.ts"
 import type { Ledger } from "./Ledger.ts"
 import type { Downstream, Header, RelayFacts, RelayTarget } from "./Relay.ts"
-import type { Exchange, Upstream, UpstreamHandler } from "./Upstream.ts"
-import { UpstreamBody } from "./UpstreamBody.ts"
-import { targetOf } from "./agentTarget.ts"
-import { requestHeaders } from "./hopByHop.ts"
+import type { Exchange, Upstream, UpstreamHandler } from "./upstream/Upstream.ts"
+import { UpstreamBody } from "./upstream/UpstreamBody.ts"
+import { targetOf } from "./upstream/agentTarget.ts"
+import { requestHeaders } from "./upstream/hopByHop.ts"
 
 export interface RelayParts {
   readonly accounts: Accounts["Service"]
@@ -54,8 +54,6 @@ type Bill = NonNullable<RelayFacts["bill"]>
 
 /** Caller gone before the answer was complete: nginx's status, which no server sends. */
 const callerGone = 499
-
-const visibleAscii = /^[\x21-\x7e]+$/
 
 export class RelayedCall implements UpstreamHandler {
   readonly #parts: RelayParts
@@ -119,9 +117,8 @@ export class RelayedCall implements UpstreamHandler {
     const bytesMax = Math.min(limits.relayBodyBytesMax, agent.manifest?.input?.max_size_bytes ?? Infinity)
     const failed = (error: GatewayError) => this.#refuse(error)
     if (key !== undefined && this.#price > 0n) {
-      if (key.length > limits.idempotencyKeyCharsMax || !visibleAscii.test(key)) {
-        return this.#refuse(new InvalidRequest({ malformed: false, issues: [{ loc: ["header", "Idempotency-Key"], msg: `must be 1 to ${limits.idempotencyKeyCharsMax} visible ASCII characters` }] }))
-      }
+      const refusal = refuseIdempotencyKey(key)
+      if (refusal !== undefined) return this.#refuse(refusal)
       const idempotencyKey = key
       return this.#downstream.collect(Math.min(bytesMax, limits.idempotentBodyBytesMax), (body) => this.#once(idempotencyKey, body), failed)
     }

@@ -68,6 +68,9 @@ export class Committer extends Context.Service<Committer, {
   }))
 }
 
+/** Between two attempts to reach a database that went away. */
+const reconnectMs = 20
+
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => { setTimeout(resolve, ms) })
 
 class GroupCommit {
@@ -129,7 +132,7 @@ class GroupCommit {
       if (verdict === "unknown") return this.lookUp(batchId, batch)
       if (verdict === "aborted") return this.separate(batch, error)
       if (!mayRetry) return this.outage(batch, refused)
-      await sleep(50)
+      await sleep(reconnectMs)
       return this.flush(batch, false)
     }
   }
@@ -197,7 +200,7 @@ class GroupCommit {
           log.error({ err: error, batchId }, "outcome of a batch could not be learned in time")
           return this.outage(batch, unknown)
         }
-        await sleep(100)
+        await sleep(reconnectMs)
       }
     }
   }
@@ -213,7 +216,7 @@ class GroupCommit {
         this.outageSince = undefined
         return
       } catch {
-        await sleep(100)
+        await sleep(reconnectMs)
       }
     }
   }

@@ -70,7 +70,7 @@ export const connect = (connection: Connection, options: { max: number; statemen
     types: { bigint: postgres.BigInt },
     connect_timeout: 3,
     // A failed connection is tried again by the next query; waiting longer only makes recovery late.
-    backoff: () => 0.1,
+    backoff: () => 0.02,
     max_lifetime: null,
     connection: {
       application_name: options.name,

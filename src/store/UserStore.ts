@@ -10,13 +10,9 @@
  * deletes it. Everything that starts a login or changes a password first locks
  * the user's row, so that no login proved by an old password outlives it.
  */
-import type { Brand } from "effect"
-import type { AccountId, UserId } from "../domain/ids.ts"
+import type { AccountId, UserId, LoginId } from "../domain/ids.ts"
 import type { AuditRow } from "./Commit.ts"
 import type { Sql } from "./Postgres.ts"
-
-/** One login of a user: the family of refresh tokens that follow one another. */
-export type LoginId = string & Brand.Brand<"LoginId">
 
 export interface User {
   readonly id: UserId

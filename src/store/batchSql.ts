@@ -46,6 +46,13 @@ used as (
 
 export const usageColumns = "id uuid, account_id uuid, subject_id uuid, agent_id uuid, call text, status int, cost bigint, latency_ms int, created_at timestamptz"
 
+/**
+ * 1 when both have as many rows, else a division by zero, which aborts the batch: an order that is not pending any more,
+ * or an earner without an earnings row, must take the rest of its request with it.
+ */
+const allOrNothing = (done: string, wanted: string): string =>
+  `1 / (case when (select count(*) from ${done}) = (select count(*) from ${wanted}) then 1 else 0 end)`
+
 const joinLive = "join live on live.id = r.account_id"
 
 const sectionSql: { readonly [S in Section]: (parameter: number, present: ReadonlySet<Section>) => string } = {
@@ -55,6 +62,8 @@ finished as (
   from ${recordset(n, "id uuid, account_id uuid, status text, fee bigint, output_hash text, output_text text, error text, completed_at timestamptz")} ${joinLive}
   where o.id = r.id and o.account_id = live.id and o.status = 'pending' and o.token = live.token
   returning o.id
+), finished_all as (
+  select ${allOrNothing("finished", `${recordset(n, "account_id uuid")} ${joinLive}`)} as ok
 )`,
   transactions: (n, present) => `
 moved as (
@@ -75,6 +84,8 @@ moved as (
   select earner_id, sum(earned) as amount from moved where earned <> 0 group by earner_id
 ), earners as (
   select e.account_id, earned.amount from earnings e join earned on earned.earner_id = e.account_id order by e.account_id for update of e
+), earners_all as (
+  select ${allOrNothing("earners", "earned")} as ok
 ), credited as (
   update earnings e set posted = e.posted + earners.amount from earners where e.account_id = earners.account_id
 )`,
@@ -153,8 +164,10 @@ export const batchSql = (present: ReadonlySet<Section>): string => {
   const known = statements.get(name)
   if (known !== undefined) return known
   const sums = present.has("transactions")
-    ? "coalesce(sum(fee), 0), coalesce(sum(buyback), 0), coalesce(sum(deposits), 0), coalesce(sum(withdrawals), 0)"
+    ? "coalesce(sum(fee), 0) * (select ok from earners_all), coalesce(sum(buyback), 0), coalesce(sum(deposits), 0), coalesce(sum(withdrawals), 0)"
     : "0, 0, 0, 0"
+  // A factor of the first sum, because a select list is evaluated even when no row moved.
+  const guard = present.has("finished") ? "(select ok from finished_all) * " : ""
   const text = `with presented as (
   select id, token from json_to_recordset($2::text::json) as p(id uuid, token bigint)
 ), live as (
@@ -164,7 +177,7 @@ export const batchSql = (present: ReadonlySet<Section>): string => {
   select id from presented where id not in (select id from live)
 ), ${used.map((section, index) => sectionSql[section](index + 3, present).trim()).join(", ")}${used.length > 0 ? ", " : ""}batch as (
   insert into batches (id, fee, buyback, deposits, withdrawals, refused)
-  select $1::uuid, ${sums}, array(select id from refused) ${present.has("transactions") ? "from moved" : ""}
+  select $1::uuid, ${guard}${sums}, array(select id from refused) ${present.has("transactions") ? "from moved" : ""}
 )
 select id from refused`
   statements.set(name, text)

@@ -3,7 +3,7 @@ import type { Socket } from "node:net"
 import { afterEach, describe, expect, it } from "vitest"
 import { breakerLimits } from "../../src/domain/breaker.ts"
 import { Gateway, RawAgent, type RawRequest, RecordingHandler, answer } from "../support/RawAgent.ts"
-import { UpstreamBody } from "../../src/kernel/UpstreamBody.ts"
+import { UpstreamBody } from "../../src/kernel/upstream/UpstreamBody.ts"
 import { metrics } from "../../src/telemetry/Metrics.ts"
 
 const opened: Array<() => void> = []

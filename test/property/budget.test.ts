@@ -3,7 +3,7 @@ import fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { type Budget, type BudgetWindow, enterPeriod, periodEndMs, periodStartMs, spend, spentAt, unspend } from "../../src/domain/budget.ts"
 
-const runs = { numRuns: process.env["TOLLGATE_FULL"] === "1" ? 50_000 : 2_000 }
+const runs = { numRuns: process.env["TOLLGATE_FULL"] === "1" ? 20_000 : 2_000 }
 
 const at = (text: string): number => Date.parse(text)
 /** Any time of two centuries, and often one beside a midnight on which a month may end. */

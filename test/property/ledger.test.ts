@@ -3,8 +3,8 @@
  * account, its keys and a small database that commits late, loses what was not
  * committed, and is sometimes spent from elsewhere before the next activation.
  *
- * Fewer lists by default, all of them with TOLLGATE_FULL=1; a failure prints
- * its seed and the shortest list, and `SEED=… npx vitest` runs it again.
+ * A tenth of the lists by default, all of them with TOLLGATE_FULL=1; a failure prints
+ * its seed and the shortest list, and `SEED=… npm test -- <this file>` runs it again.
  */
 import fc from "fast-check"
 import { isDeepStrictEqual } from "node:util"

@@ -3,7 +3,7 @@ import fc from "fast-check"
 import { describe, expect, it } from "vitest"
 import { callsInWindow, makeRateWindow, type RateWindow, takeCall, untilEmptyMs, untilNextCallMs } from "../../src/domain/rateLimit.ts"
 
-const runs = { numRuns: process.env["TOLLGATE_FULL"] === "1" ? 20_000 : 500 }
+const runs = { numRuns: process.env["TOLLGATE_FULL"] === "1" ? 5_000 : 500 }
 
 /** Bursts, trickles, waits around a minute, and long silences. */
 const gapMs = fc.oneof(fc.constant(0), fc.nat(30), fc.nat(1_500), fc.integer({ min: 57_000, max: 62_500 }), fc.nat(200_000))

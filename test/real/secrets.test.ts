@@ -5,7 +5,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { BadSetting, Config, readSettings } from "../../src/config.ts"
 import { NotConfigured } from "../../src/domain/errors.ts"
-import { Secrets } from "../../src/kernel/Secrets.ts"
+import { Secrets } from "../../src/kernel/identity/Secrets.ts"
 import { type Connection, Postgres } from "../../src/store/Postgres.ts"
 import { database } from "../support/loginNode.ts"
 

@@ -2,9 +2,9 @@ import { createServer as createTlsServer } from "node:tls"
 import { once } from "node:events"
 import type { AddressInfo, Socket } from "node:net"
 import { afterEach, describe, expect, it } from "vitest"
-import { parseTarget } from "../../src/kernel/Upstream.ts"
-import { UpstreamBody } from "../../src/kernel/UpstreamBody.ts"
-import { AnswerFilter } from "../../src/kernel/hopByHop.ts"
+import { parseTarget } from "../../src/kernel/upstream/Upstream.ts"
+import { UpstreamBody } from "../../src/kernel/upstream/UpstreamBody.ts"
+import { AnswerFilter } from "../../src/kernel/upstream/hopByHop.ts"
 import { Gateway, RawAgent, type RawRequest, RecordingHandler, answer } from "../support/RawAgent.ts"
 
 const opened: Array<() => void> = []
@@ -183,7 +183,7 @@ describe("connections", () => {
     const agent = await agentThat(({ socket }) => socket.write(answer("ok")))
     const made = gateway()
     const owners = { ...made.lanes.guard, trusts: (ownerId: string) => ownerId === "friend" }
-    const { UpstreamLanes } = await import("../../src/kernel/UpstreamLanes.ts")
+    const { UpstreamLanes } = await import("../../src/kernel/upstream/UpstreamLanes.ts")
     const lanes = new UpstreamLanes(owners, made.lanes.limits)
     opened.push(() => lanes.close())
     const call = (ownerId: string) => {

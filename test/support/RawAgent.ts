@@ -5,11 +5,11 @@
 import { type AddressInfo, type Server, type Socket, createServer } from "node:net"
 import { once } from "node:events"
 import type { AgentUnavailable } from "../../src/domain/errors.ts"
-import { type Exchange, type UpstreamCall, type UpstreamHandler, type UpstreamLimits, parseTarget, upstreamLimits } from "../../src/kernel/Upstream.ts"
-import { makeUpstreamGuard } from "../../src/kernel/UpstreamGuard.ts"
-import { UpstreamLanes } from "../../src/kernel/UpstreamLanes.ts"
-import { type Resolve, makeResolve } from "../../src/kernel/UpstreamResolver.ts"
-import { AnswerFilter } from "../../src/kernel/hopByHop.ts"
+import { type Exchange, type UpstreamCall, type UpstreamHandler, type UpstreamLimits, parseTarget, upstreamLimits } from "../../src/kernel/upstream/Upstream.ts"
+import { makeUpstreamGuard } from "../../src/kernel/upstream/UpstreamGuard.ts"
+import { UpstreamLanes } from "../../src/kernel/upstream/UpstreamLanes.ts"
+import { type Resolve, makeResolve } from "../../src/kernel/upstream/UpstreamResolver.ts"
+import { AnswerFilter } from "../../src/kernel/upstream/hopByHop.ts"
 
 /** One request as it arrived: head and the body bytes that came with it so far. */
 export interface RawRequest {

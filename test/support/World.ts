@@ -2,18 +2,20 @@
  * A whole gateway on a port of its own, as `main.ts` assembles it, with a
  * database of its own, agents that a test scripts, and people who call. Nothing
  * is replaced; what a caller can't do (suspend an account, read a letter) is
- * done in the database, and the gateway is told as an operator's command would.
+ * done in the database.
  */
-import { ManagedRuntime } from "effect"
+import { Effect, ManagedRuntime } from "effect"
 import { createHash, randomBytes, randomUUID } from "node:crypto"
 import { once } from "node:events"
 import { type IncomingHttpHeaders, type IncomingMessage, type ServerResponse, createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import { type Settings, readSettings } from "../../src/config.ts"
+import { formatUsd } from "../../src/domain/credits.ts"
+import type { AccountId } from "../../src/domain/ids.ts"
 import { gatewayLayer } from "../../src/gateway.ts"
 import { Server } from "../../src/http/Server.ts"
+import { Accounts } from "../../src/kernel/AccountActor.ts"
 import { type CheckResult, audit } from "../../src/store/Audit.ts"
-import { notifyChange } from "../../src/store/Changes.ts"
 import { type Sql, connect } from "../../src/store/Postgres.ts"
 import { log } from "../../src/telemetry/log.ts"
 import { type CutProxy, startCutProxy } from "./CutProxy.ts"
@@ -95,7 +97,7 @@ export interface World {
   readonly endpoint: (respond?: Respond) => string
   /** The token of a link as it would have been mailed. */
   readonly link: (person: Person, purpose: "verify" | "reset") => Promise<string>
-  /** Changes an account past its actor, which then loads it again. */
+  /** Changes an account past its actor, which loads it again for the next call. */
   readonly alter: (person: Person, change: (sql: Sql) => Promise<unknown>) => Promise<void>
   readonly audit: () => Promise<ReadonlyArray<CheckResult>>
   readonly stop: () => Promise<void>
@@ -194,7 +196,8 @@ export const makeWorld = async ({ settings: overrides = {} }: WorldOptions = {})
   const database: TestDatabase = await freshDatabase()
   const store = await startCutProxy(database.options)
   const agents = await startAgents()
-  const runtime = ManagedRuntime.make(gatewayLayer(settingsOf(overrides), store.options))
+  const settings = settingsOf(overrides)
+  const runtime = ManagedRuntime.make(gatewayLayer(settings, store.options))
   const { port } = await runtime.runPromise(Server)
   const sql = connect(database.options, { max: 2, statementTimeoutMs: 30_000, name: "tollgate-test" })
   const url = `http://127.0.0.1:${port}`
@@ -205,6 +208,7 @@ export const makeWorld = async ({ settings: overrides = {} }: WorldOptions = {})
   const agent = async ({ price = 0, respond = echo, owner, more = {} }: AgentOptions = {}): Promise<ScriptedAgent> => {
     const { asked, arrivals, endpointUrl } = agents.add(respond)
     const person = owner ?? await user()
+    if (settings.launchFee > 0n) await person.fund(formatUsd(settings.launchFee))
     const ticker = `T${(++tickers).toString(36).toUpperCase().padStart(4, "0")}`
     const body = { name: `Agent ${ticker}`, ticker, description: "Scripted by a test", category: "Test", endpoint_url: endpointUrl, service_price: price, ...more }
     const { id } = expectStatus(await call("POST", "/v1/agents", { token: person.accessToken, body }), 201)
@@ -225,7 +229,7 @@ export const makeWorld = async ({ settings: overrides = {} }: WorldOptions = {})
     },
     alter: async (person, change) => {
       await change(sql)
-      await notifyChange(sql, "account", person.accountId)
+      await runtime.runPromise(Accounts.use((accounts) => Effect.sync(() => accounts.forget(person.accountId as AccountId))))
     },
     audit: () => audit(sql),
     stop: async () => {

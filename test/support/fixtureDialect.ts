@@ -5,7 +5,7 @@
 import { Effect, Schema, Stream } from "effect"
 import { type GatewayErrorTag, InsufficientCredits, NotFound, NotImplemented } from "../../src/domain/errors.ts"
 import type { Dialect, ErrorTable } from "../../src/http/dialect.ts"
-import { AnswerFilter } from "../../src/kernel/hopByHop.ts"
+import { AnswerFilter } from "../../src/kernel/upstream/hopByHop.ts"
 import { Answer, endpoint, relay, type Socket, socket, type SocketSession, stream } from "../../src/http/endpoint.ts"
 
 const statuses: Readonly<Record<GatewayErrorTag, number>> = {

@@ -2,7 +2,7 @@
 import type { UserId } from "../../domain/ids.ts"
 import { endpoint } from "../../http/endpoint.ts"
 import type { Caller } from "../../kernel/Caller.ts"
-import { type LoggedIn, type UserView, Users } from "../../kernel/Users.ts"
+import { type LoggedIn, type UserView, Users } from "../../kernel/identity/Users.ts"
 import { later } from "./later.ts"
 import * as wire from "./wire.ts"
 

@@ -1,7 +1,7 @@
 /** The public keys of the tokens that agents are called with. Published at the root too: they belong to the issuer. */
 import { Effect } from "effect"
 import { Answer, endpoint } from "../../http/endpoint.ts"
-import { Tokens } from "../../kernel/Tokens.ts"
+import { Tokens } from "../../kernel/identity/Tokens.ts"
 import * as wire from "./wire.ts"
 
 export const keySet = endpoint({

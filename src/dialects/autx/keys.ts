@@ -4,7 +4,7 @@ import { type BudgetWindow, spentAt } from "../../domain/budget.ts"
 import type { Credits } from "../../domain/credits.ts"
 import type { KeyId } from "../../domain/ids.ts"
 import { Answer, endpoint } from "../../http/endpoint.ts"
-import { ApiKeys } from "../../kernel/ApiKeys.ts"
+import { ApiKeys } from "../../kernel/identity/ApiKeys.ts"
 import { commitErrors } from "./errors.ts"
 import * as wire from "./wire.ts"
 

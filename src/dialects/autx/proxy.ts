@@ -6,7 +6,7 @@
 import { formatUsd } from "../../domain/credits.ts"
 import { relay } from "../../http/endpoint.ts"
 import type { Header, RelayFacts, RelayTarget } from "../../kernel/Relay.ts"
-import { AnswerFilter } from "../../kernel/hopByHop.ts"
+import { AnswerFilter } from "../../kernel/upstream/hopByHop.ts"
 import { commitErrors } from "./errors.ts"
 
 const answer = new AnswerFilter(["x-autx-*", "set-cookie", "content-security-policy*"])

@@ -12,7 +12,7 @@ import { Cause, Effect, Exit, Result } from "effect"
 import { createHash } from "node:crypto"
 import { InvalidRequest, type GatewayError } from "../../domain/errors.ts"
 import type { Caller } from "../../kernel/Caller.ts"
-import type { IdempotentCall, StoredAnswer } from "../../kernel/Idempotency.ts"
+import { type IdempotentCall, type StoredAnswer, refuseIdempotencyKey } from "../../kernel/Idempotency.ts"
 import type { Header } from "../../kernel/Relay.ts"
 import { parseBody } from "../body.ts"
 import type { Dialect } from "../dialect.ts"
@@ -56,8 +56,6 @@ const send = (exchange: Exchange, written: Written): void => {
 const replay = (exchange: Exchange, stored: StoredAnswer): void =>
   send(exchange, { status: stored.status, headers: [...stored.headers, ["idempotent-replayed", "true"]], body: stored.status === 204 ? null : stored.body })
 
-const visible = /^[\x21-\x7e]+$/
-
 /** The kernel's half of an idempotent call, or why the key can't be one. */
 const idempotentCall = (
   exchange: Exchange,
@@ -67,11 +65,9 @@ const idempotentCall = (
   body: Uint8Array,
   write: (result: unknown) => Written
 ): IdempotentCall | InvalidRequest => {
-  const { idempotencyKeyCharsMax, storedAnswerBytesMax } = exchange.edge.limits
-  if (key.length > idempotencyKeyCharsMax || !visible.test(key)) {
-    const msg = `Must be 1 to ${idempotencyKeyCharsMax} visible ASCII characters`
-    return new InvalidRequest({ malformed: false, issues: [{ loc: ["header", "idempotency-key"], msg }] })
-  }
+  const { storedAnswerBytesMax } = exchange.edge.limits
+  const refusal = refuseIdempotencyKey(key)
+  if (refusal !== undefined) return refusal
   const fingerprint = createHash("sha256")
     .update(`${row.method}\n${row.id}\n${JSON.stringify(params)}\n`).update(body).digest("hex")
   return {

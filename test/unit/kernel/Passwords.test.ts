@@ -1,7 +1,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, Fiber, Result } from "effect"
 import { Overloaded } from "../../../src/domain/errors.ts"
-import { Passwords, hashesMax, queueMax } from "../../../src/kernel/Passwords.ts"
+import { Passwords, hashesMax, queueMax } from "../../../src/kernel/identity/Passwords.ts"
 
 const passwords = Passwords.pipe(Effect.provide(Passwords.layer))
 const refused = Result.fail(new Overloaded({ what: "password checks", retryAfterMs: 1_000 }))

@@ -1,8 +1,8 @@
 import type { LookupAddress } from "node:dns"
 import { describe, expect, it } from "vitest"
 import { BadSetting } from "../../../src/config.ts"
-import { ForbiddenAddress, makeUpstreamGuard } from "../../../src/kernel/UpstreamGuard.ts"
-import type { Resolve } from "../../../src/kernel/UpstreamResolver.ts"
+import { ForbiddenAddress, makeUpstreamGuard } from "../../../src/kernel/upstream/UpstreamGuard.ts"
+import type { Resolve } from "../../../src/kernel/upstream/UpstreamResolver.ts"
 
 const nowhere: Resolve = (_host, _system, done) => done(new Error("no such name"), [])
 const guard = (allow: ReadonlyArray<string>, owners?: ReadonlyArray<string>, resolve = nowhere) =>

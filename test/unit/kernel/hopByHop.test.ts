@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest"
-import { AnswerFilter, requestHeaders } from "../../../src/kernel/hopByHop.ts"
+import { AnswerFilter, requestHeaders } from "../../../src/kernel/upstream/hopByHop.ts"
 
 const raw = (...headers: ReadonlyArray<string>): ReadonlyArray<Buffer> => headers.map((text) => Buffer.from(text, "latin1"))
 

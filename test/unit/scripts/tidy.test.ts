@@ -87,7 +87,7 @@ describe("tidy keeps each package in its home", () => {
   it.each([
     ["src/store/Postgres.ts", "postgres"],
     ["src/http/Server.ts", "uWebSockets.js"],
-    ["src/kernel/Passwords.ts", "@node-rs/argon2"],
+    ["src/kernel/identity/Passwords.ts", "@node-rs/argon2"],
     ["src/kernel/Relay.ts", "effect/http"],
     ["src/kernel/Relay.ts", "node:fs"],
     ["test/support/postgres.ts", "postgres"]

@@ -10,12 +10,12 @@
  */
 import { Context, Effect, Layer } from "effect"
 import { createHash, timingSafeEqual } from "node:crypto"
-import { limits } from "../config.ts"
-import { Overloaded, type StoreUnavailable, Unauthenticated } from "../domain/errors.ts"
-import { findKeyByHash } from "../store/KeyStore.ts"
-import { Postgres } from "../store/Postgres.ts"
-import { gauge } from "../telemetry/Metrics.ts"
-import type { Caller } from "./Caller.ts"
+import { limits } from "../../config.ts"
+import { Overloaded, type StoreUnavailable, Unauthenticated } from "../../domain/errors.ts"
+import { findKeyByHash } from "../../store/KeyStore.ts"
+import { Postgres } from "../../store/Postgres.ts"
+import { gauge } from "../../telemetry/Metrics.ts"
+import type { Caller } from "../Caller.ts"
 import { Tokens } from "./Tokens.ts"
 
 export const hashOfKey = (key: string): Buffer => createHash("sha256").update(key).digest()
@@ -34,7 +34,7 @@ export class Credentials extends Context.Service<Credentials, {
   /** The caller of an `Authorization` header that was proved before. */
   readonly known: (authorization: string) => Caller | undefined
   readonly prove: (authorization: string) => Effect.Effect<Caller, Unauthenticated | StoreUnavailable | Overloaded>
-}>()("tollgate/kernel/Credentials") {
+}>()("tollgate/kernel/identity/Credentials") {
   static readonly layer = Layer.effect(Credentials, Effect.gen(function*() {
     const tokens = yield* Tokens
     const postgres = yield* Postgres

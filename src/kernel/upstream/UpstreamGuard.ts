@@ -18,11 +18,11 @@
 import { Context, Effect, Layer } from "effect"
 import type { LookupAddress } from "node:dns"
 import type { LookupFunction } from "node:net"
-import { BadSetting, Config, type Settings } from "../config.ts"
+import { BadSetting, Config, type Settings } from "../../config.ts"
 import {
   type Address, type Network, contains, hostName, isAllowedPort, isInternalName, isPlainHttp, isPublicAddress,
   isPublicEndpoint, parseAddress, parseNetwork, portOf
-} from "../domain/upstreamAddress.ts"
+} from "../../domain/upstreamAddress.ts"
 import { type Resolve, makeResolve } from "./UpstreamResolver.ts"
 
 /** Why a connection was not made. Never reaches the network. */
@@ -68,7 +68,7 @@ export class UpstreamGuard extends Context.Service<UpstreamGuard, {
   readonly trusts: (ownerId: string) => boolean
   /** Judges the URL again and answers the look-up that judges its addresses; `undefined`: forbidden. */
   readonly lookupFor: (url: URL, trusted: boolean) => LookupFunction | undefined
-}>()("tollgate/kernel/UpstreamGuard") {
+}>()("tollgate/kernel/upstream/UpstreamGuard") {
   static readonly layer: Layer.Layer<UpstreamGuard, BadSetting, Config> = Layer.effect(UpstreamGuard, Effect.gen(function*() {
     const settings = yield* Config
     return yield* Effect.try({

@@ -5,13 +5,13 @@
  * own credential never leaves the gateway.
  */
 import { Context, Effect, Layer } from "effect"
-import type { Agent } from "../domain/agent.ts"
-import type { NotConfigured } from "../domain/errors.ts"
-import type { AccountId } from "../domain/ids.ts"
-import { providerKeyPurpose } from "./Listings.ts"
-import type { Header } from "./Relay.ts"
-import { Secrets } from "./Secrets.ts"
-import { Tokens } from "./Tokens.ts"
+import type { Agent } from "../../domain/agent.ts"
+import type { NotConfigured } from "../../domain/errors.ts"
+import type { AccountId } from "../../domain/ids.ts"
+import { providerKeyPurpose } from "../Listings.ts"
+import type { Header } from "../Relay.ts"
+import { Secrets } from "../identity/Secrets.ts"
+import { Tokens } from "../identity/Tokens.ts"
 
 const none: ReadonlyArray<Header> = []
 
@@ -19,7 +19,7 @@ export class AgentCredential extends Context.Service<AgentCredential, {
   /** Without waiting, when a token is at hand. */
   readonly now: (agent: Agent, accountId: AccountId, nowMs: number) => ReadonlyArray<Header> | undefined
   readonly get: (agent: Agent, accountId: AccountId) => Effect.Effect<ReadonlyArray<Header>, NotConfigured>
-}>()("tollgate/kernel/AgentCredential") {
+}>()("tollgate/kernel/upstream/AgentCredential") {
   static readonly layer = Layer.effect(AgentCredential, Effect.gen(function*() {
     const tokens = yield* Tokens
     const secrets = yield* Secrets

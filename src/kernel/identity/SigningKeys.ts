@@ -24,11 +24,11 @@
 import { Clock, Effect, Schedule, Semaphore } from "effect"
 import { type KeyObject, createHash, createPrivateKey, createPublicKey, generateKeyPair } from "node:crypto"
 import { promisify } from "node:util"
-import { NotConfigured, type StoreUnavailable } from "../domain/errors.ts"
-import { Postgres } from "../store/Postgres.ts"
-import * as SigningKeyStore from "../store/SigningKeyStore.ts"
-import type { PublicJwk, SigningKeyRow, SigningPurpose } from "../store/SigningKeyStore.ts"
-import { log } from "../telemetry/log.ts"
+import { NotConfigured, type StoreUnavailable } from "../../domain/errors.ts"
+import { Postgres } from "../../store/Postgres.ts"
+import * as SigningKeyStore from "../../store/SigningKeyStore.ts"
+import type { PublicJwk, SigningKeyRow, SigningPurpose } from "../../store/SigningKeyStore.ts"
+import { log } from "../../telemetry/log.ts"
 import { Secrets } from "./Secrets.ts"
 
 const dayMs = 24 * 3_600_000

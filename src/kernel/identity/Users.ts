@@ -15,18 +15,18 @@
  */
 import { Clock, Context, Effect, Layer, type Scope, Semaphore } from "effect"
 import { createHash, randomBytes } from "node:crypto"
-import { Config } from "../config.ts"
-import { parseEmail } from "../domain/email.ts"
-import { AlreadyExists, InvalidRequest, NotFound, Unauthenticated } from "../domain/errors.ts"
-import type { NotConfigured, Overloaded, StoreUnavailable, TooManyAttempts } from "../domain/errors.ts"
-import type { AccountId, UserId } from "../domain/ids.ts"
-import { Mail } from "../mail/Mail.ts"
-import { Postgres, SqlFailure } from "../store/Postgres.ts"
-import * as UserStore from "../store/UserStore.ts"
-import type { EmailPurpose, LoginId } from "../store/UserStore.ts"
-import { log } from "../telemetry/log.ts"
-import { AccountReload } from "./AccountReload.ts"
-import { newId } from "./Ids.ts"
+import { Config } from "../../config.ts"
+import { parseEmail } from "../../domain/email.ts"
+import { AlreadyExists, InvalidRequest, NotFound, Unauthenticated } from "../../domain/errors.ts"
+import type { NotConfigured, Overloaded, StoreUnavailable, TooManyAttempts } from "../../domain/errors.ts"
+import type { AccountId, UserId, LoginId } from "../../domain/ids.ts"
+import { Mail } from "../../mail/Mail.ts"
+import { Postgres, SqlFailure } from "../../store/Postgres.ts"
+import * as UserStore from "../../store/UserStore.ts"
+import type { EmailPurpose } from "../../store/UserStore.ts"
+import { log } from "../../telemetry/log.ts"
+import { AccountReload } from "../AccountReload.ts"
+import { newId } from "../Ids.ts"
 import { Passwords } from "./Passwords.ts"
 import { Throttle } from "./Throttle.ts"
 import { Tokens, accessTokenTtlMs } from "./Tokens.ts"
@@ -91,7 +91,7 @@ export class Users extends Context.Service<Users, {
   readonly forgot: (email: string, from: Peer) => Effect.Effect<void, TooManyAttempts | StoreUnavailable>
   /** Uses the link of a reset letter, once, and ends every login of the user. */
   readonly reset: (token: string, password: string) => Effect.Effect<void, InvalidRequest | Overloaded | StoreUnavailable>
-}>()("tollgate/kernel/Users") {
+}>()("tollgate/kernel/identity/Users") {
   static readonly layer = Layer.effect(Users, Effect.gen(function*() {
     const needs = yield* Effect.context<Needs>()
     const lettersUnderWay = Semaphore.makeUnsafe(lettersUnderWayMax)

@@ -9,7 +9,7 @@
  * One sweep every `tickMs` ends whatever is past its deadline: a timer for each
  * call would cost a tenth of the call.
  */
-import { type Breaker, abandoned, admit, newBreaker } from "../domain/breaker.ts"
+import { type Breaker, abandoned, admit, newBreaker } from "../../domain/breaker.ts"
 import type { Exchange, UpstreamCall, UpstreamHandler, UpstreamLimits } from "./Upstream.ts"
 import { UpstreamExchange } from "./UpstreamExchange.ts"
 import type { UpstreamGuard } from "./UpstreamGuard.ts"

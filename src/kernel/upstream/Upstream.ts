@@ -14,10 +14,10 @@
  * What this node knows of an agent's health is its own; nodes do not share it.
  */
 import { Context, Effect, Layer } from "effect"
-import { Config, limits, type Settings } from "../config.ts"
-import type { AgentUnavailable } from "../domain/errors.ts"
-import { gauge } from "../telemetry/Metrics.ts"
-import type { Header } from "./Relay.ts"
+import { Config, limits, type Settings } from "../../config.ts"
+import type { AgentUnavailable } from "../../domain/errors.ts"
+import { gauge } from "../../telemetry/Metrics.ts"
+import type { Header } from "../Relay.ts"
 import type { UpstreamBody } from "./UpstreamBody.ts"
 import { UpstreamGuard } from "./UpstreamGuard.ts"
 import { UpstreamLanes } from "./UpstreamLanes.ts"
@@ -102,7 +102,7 @@ export const upstreamLimits = (settings: Pick<Settings, "agentConcurrency">): Up
 
 export class Upstream extends Context.Service<Upstream, {
   readonly send: (call: UpstreamCall, handler: UpstreamHandler) => Exchange
-}>()("tollgate/kernel/Upstream") {
+}>()("tollgate/kernel/upstream/Upstream") {
   /** At the end calls still under way fail as unreachable and every connection is closed. */
   static readonly layer: Layer.Layer<Upstream, never, Config | UpstreamGuard> = Layer.effect(Upstream, Effect.gen(function*() {
     const settings = yield* Config

@@ -12,8 +12,8 @@
  * nodes allow N times as many.
  */
 import { Clock, Context, Effect, Exit, Layer } from "effect"
-import { type Attempts, beginAttempt, endAttempt, forgiveAttempts, makeAttempts, subjectOfAddress } from "../domain/attempts.ts"
-import { TooManyAttempts } from "../domain/errors.ts"
+import { type Attempts, beginAttempt, endAttempt, forgiveAttempts, makeAttempts, subjectOfAddress } from "../../domain/attempts.ts"
+import { TooManyAttempts } from "../../domain/errors.ts"
 
 export class Throttle extends Context.Service<Throttle, {
   /** Runs `proof` unless too many failed before; `false` is a failure. `address` is left out where a login was proved already. */
@@ -24,7 +24,7 @@ export class Throttle extends Context.Service<Throttle, {
   readonly letter: (email: string) => Effect.Effect<void, TooManyAttempts>
   /** Counts one request for a letter from an address. */
   readonly request: (address: string) => Effect.Effect<void, TooManyAttempts>
-}>()("tollgate/kernel/Throttle") {
+}>()("tollgate/kernel/identity/Throttle") {
   static readonly layer = Layer.sync(Throttle, () => {
     const emails = makeAttempts()
     const addresses = makeAttempts()

@@ -6,22 +6,22 @@
  */
 import { Context, Effect, Layer } from "effect"
 import { randomBytes } from "node:crypto"
-import { Config, limits } from "../config.ts"
-import type { Subject } from "../domain/account.ts"
-import { type BudgetWindow, periodStartMs } from "../domain/budget.ts"
-import type { Credits } from "../domain/credits.ts"
-import { InvalidRequest, NotFound, type StoreUnavailable } from "../domain/errors.ts"
-import type { KeyId } from "../domain/ids.ts"
-import type { KeyRow } from "../store/Commit.ts"
-import { type ListedKey, listKeys } from "../store/KeyStore.ts"
-import { Postgres } from "../store/Postgres.ts"
-import { type AccountError, Accounts, type CommitError } from "./AccountActor.ts"
-import { auditRow } from "./AuditTrail.ts"
-import type { Caller } from "./Caller.ts"
+import { Config, limits } from "../../config.ts"
+import type { Subject } from "../../domain/account.ts"
+import { type BudgetWindow, periodStartMs } from "../../domain/budget.ts"
+import type { Credits } from "../../domain/credits.ts"
+import { InvalidRequest, NotFound, type StoreUnavailable } from "../../domain/errors.ts"
+import type { KeyId } from "../../domain/ids.ts"
+import type { KeyRow } from "../../store/Commit.ts"
+import { type ListedKey, listKeys } from "../../store/KeyStore.ts"
+import { Postgres } from "../../store/Postgres.ts"
+import { type AccountError, Accounts, type CommitError } from "../AccountActor.ts"
+import { auditRow } from "../AuditTrail.ts"
+import type { Caller } from "../Caller.ts"
 import { hashOfKey, keyPrefixes } from "./Credentials.ts"
-import { Holds } from "./Holds.ts"
-import { newId } from "./Ids.ts"
-import { type IdempotentCall, idempotencyRows } from "./Idempotency.ts"
+import { Holds } from "../Holds.ts"
+import { newId } from "../Ids.ts"
+import { type IdempotentCall, idempotencyRows } from "../Idempotency.ts"
 
 export interface NewApiKey {
   readonly dialect: string
@@ -57,7 +57,7 @@ export class ApiKeys extends Context.Service<ApiKeys, {
   readonly list: (caller: Caller, dialect: string) => Effect.Effect<ReadonlyArray<ListedKey>, StoreUnavailable>
   /** Answers how many milliseconds after the decision no node could admit with the key any more. Revoking twice is `NotFound`. */
   readonly revoke: (caller: Caller, id: KeyId) => Effect.Effect<number, ApiKeyError>
-}>()("tollgate/kernel/ApiKeys") {
+}>()("tollgate/kernel/identity/ApiKeys") {
   static readonly layer = Layer.effect(ApiKeys, Effect.gen(function*() {
     const accounts = yield* Accounts
     const holds = yield* Holds

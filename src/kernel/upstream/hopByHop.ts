@@ -12,7 +12,7 @@
  * smuggled by it); names are tokens; bytes above ASCII pass unchanged.
  * Runs on the hot path: one pass, set look-ups, no regular expression.
  */
-import type { Header } from "./Relay.ts"
+import type { Header } from "../Relay.ts"
 
 /** RFC 9110 §7.6.1, with the two that RFC 9112 frames messages by. */
 const hopByHop = [

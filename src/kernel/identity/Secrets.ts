@@ -22,10 +22,10 @@ import { Context, Effect, Layer } from "effect"
 import { createCipheriv, createDecipheriv, randomBytes, scrypt } from "node:crypto"
 import { closeSync, fsyncSync, linkSync, mkdirSync, openSync, readFileSync, unlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { BadSetting, Config, type Settings } from "../config.ts"
-import { NotConfigured, type StoreUnavailable } from "../domain/errors.ts"
-import { Postgres } from "../store/Postgres.ts"
-import * as SecretsCheckStore from "../store/SecretsCheckStore.ts"
+import { BadSetting, Config, type Settings } from "../../config.ts"
+import { NotConfigured, type StoreUnavailable } from "../../domain/errors.ts"
+import { Postgres } from "../../store/Postgres.ts"
+import * as SecretsCheckStore from "../../store/SecretsCheckStore.ts"
 
 const version = 1
 const nonceBytes = 12
@@ -141,7 +141,7 @@ export class Secrets extends Context.Service<Secrets, {
   readonly available: boolean
   readonly seal: (purpose: string, id: string, plaintext: Uint8Array | string) => Effect.Effect<Buffer, NotConfigured>
   readonly open: (purpose: string, id: string, sealed: Uint8Array) => Effect.Effect<Buffer, NotConfigured>
-}>()("tollgate/kernel/Secrets") {
+}>()("tollgate/kernel/identity/Secrets") {
   static readonly layer: Layer.Layer<Secrets, BadSetting | StoreUnavailable, Config | Postgres> = Layer.effect(Secrets, Effect.map(load, (key) => {
     const withKey = (use: (key: Buffer) => Buffer): Effect.Effect<Buffer, NotConfigured> =>
       key === undefined ? Effect.fail(new NotConfigured({ setting: "SECRETS_KEY" })) : Effect.sync(() => use(key))

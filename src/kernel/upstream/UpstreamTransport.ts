@@ -25,7 +25,7 @@
  */
 import { Client, type Dispatcher, buildConnector } from "undici"
 import type { LookupFunction, Socket } from "node:net"
-import type { AgentUnavailable } from "../domain/errors.ts"
+import type { AgentUnavailable } from "../../domain/errors.ts"
 import type { UpstreamBody } from "./UpstreamBody.ts"
 import { ForbiddenAddress, type UpstreamGuard } from "./UpstreamGuard.ts"
 

@@ -21,13 +21,12 @@
  */
 import { Clock, Context, Deferred, Effect, Layer, Option, Schema } from "effect"
 import { SignJWT, decodeProtectedHeader, errors, jwtVerify } from "jose"
-import { Config, limits } from "../config.ts"
-import { type NotConfigured, type StoreUnavailable, Unauthenticated } from "../domain/errors.ts"
-import type { AccountId, AgentId, UserId } from "../domain/ids.ts"
-import type { Postgres } from "../store/Postgres.ts"
-import type { SigningPurpose } from "../store/SigningKeyStore.ts"
-import type { LoginId } from "../store/UserStore.ts"
-import { newId } from "./Ids.ts"
+import { Config, limits } from "../../config.ts"
+import { type NotConfigured, type StoreUnavailable, Unauthenticated } from "../../domain/errors.ts"
+import type { AccountId, AgentId, UserId, LoginId } from "../../domain/ids.ts"
+import type { Postgres } from "../../store/Postgres.ts"
+import type { SigningPurpose } from "../../store/SigningKeyStore.ts"
+import { newId } from "../Ids.ts"
 import type { Secrets } from "./Secrets.ts"
 import { type SigningKeys, makeSigningKeys } from "./SigningKeys.ts"
 
@@ -75,7 +74,7 @@ export class Tokens extends Context.Service<Tokens, {
   readonly verifyAgent: (token: string) => Effect.Effect<Forwarded, Unauthenticated | StoreUnavailable>
   /** RFC 7517. Holds each key a day before it signs: safe to cache that long. */
   readonly jwks: () => { readonly keys: ReadonlyArray<Readonly<Record<string, string>>> }
-}>()("tollgate/kernel/Tokens") {
+}>()("tollgate/kernel/identity/Tokens") {
   static readonly layer: Layer.Layer<Tokens, StoreUnavailable, Config | Postgres | Secrets> = Layer.effect(Tokens, Effect.gen(function*() {
     const { publicUrl: issuer } = yield* Config
     const keys = yield* makeSigningKeys

@@ -1,5 +1,5 @@
 /** An agent's address, taken apart once for each of its versions. */
-import type { Agent } from "../domain/agent.ts"
+import type { Agent } from "../../domain/agent.ts"
 import { type UpstreamTarget, parseTarget } from "./Upstream.ts"
 
 const targets = new WeakMap<Agent, UpstreamTarget>()

@@ -13,7 +13,7 @@
 import { hash, verify } from "@node-rs/argon2"
 import { Context, Effect, Layer, Semaphore } from "effect"
 import { randomBytes } from "node:crypto"
-import { Overloaded } from "../domain/errors.ts"
+import { Overloaded } from "../../domain/errors.ts"
 
 export const hashesMax = 2
 export const queueMax = 64
@@ -26,7 +26,7 @@ const base64 = (bytes: number): string => randomBytes(bytes).toString("base64").
 export class Passwords extends Context.Service<Passwords, {
   readonly hash: (password: string) => Effect.Effect<string, Overloaded>
   readonly verify: (passwordHash: string | undefined, password: string) => Effect.Effect<boolean, Overloaded>
-}>()("tollgate/kernel/Passwords") {
+}>()("tollgate/kernel/identity/Passwords") {
   static readonly layer = Layer.sync(Passwords, () => {
     const turns = Semaphore.makeUnsafe(hashesMax)
     let admitted = 0

@@ -16,10 +16,10 @@
  * Failures are delivered on a turn of their own: they may come from inside the
  * HTTP parser or from `send` itself.
  */
-import { abandoned, type Admitted, failed as breakerFailed, succeeded } from "../domain/breaker.ts"
-import { AgentUnavailable } from "../domain/errors.ts"
-import { log } from "../telemetry/log.ts"
-import { metrics } from "../telemetry/Metrics.ts"
+import { abandoned, type Admitted, failed as breakerFailed, succeeded } from "../../domain/breaker.ts"
+import { AgentUnavailable } from "../../domain/errors.ts"
+import { log } from "../../telemetry/log.ts"
+import { metrics } from "../../telemetry/Metrics.ts"
 import type { Exchange, UpstreamCall, UpstreamHandler } from "./Upstream.ts"
 import { UpstreamBody } from "./UpstreamBody.ts"
 import type { Lane, UpstreamLanes } from "./UpstreamLanes.ts"

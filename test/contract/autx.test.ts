@@ -1,0 +1,102 @@
+/**
+ * autx as its contract has it. The rows are the input: each needs a documented
+ * success and an example of each refusal of its own, in `examples/`; a row that
+ * has none fails. What all rows have in common is in the other files here.
+ */
+import { readFileSync } from "node:fs"
+import { get } from "node:http"
+import { afterAll, describe, expect, it } from "vitest"
+import { autx } from "../../src/dialects/autx/index.ts"
+import type { GatewayErrorTag } from "../../src/domain/errors.ts"
+import type { Row } from "../../src/http/endpoint.ts"
+import { type Examples, makeWorlds, masked, send } from "./Example.ts"
+import { agents } from "./examples/agents.ts"
+import { auth } from "./examples/auth.ts"
+import { money } from "./examples/money.ts"
+
+const examples: Examples = { ...auth, ...agents, ...money }
+const worlds = makeWorlds()
+afterAll(worlds.stop)
+
+const isLater = (row: Row): boolean => row.errors.includes("NotImplemented")
+
+/** Refusals that no caller can bring about alone: outages, races, full queues. `errors.test.ts` has their words, `outage.test.ts` their main case. */
+const systemic: ReadonlySet<GatewayErrorTag> = new Set([
+  "StoreUnavailable", "NotCommitted", "OutcomeUnknown", "MailboxFull", "Overloaded", "HoldLost", "Draining", "IdempotencyInFlight", "AnswerNotStored"
+])
+/** Where `NotConfigured` needs keys that another node has sealed. */
+const sealedElsewhere: ReadonlySet<string> = new Set(["autx.auth.register", "autx.auth.login", "autx.auth.refresh", "autx.proxy"])
+
+/** What a WebSocket's handshake is answered with. */
+const upgradeStatus = (port: number, path: string): Promise<number | undefined> => new Promise((done, fail) => {
+  const headers = { upgrade: "websocket", connection: "upgrade", "sec-websocket-key": "x3JJHMbDL1EzLkh9GBhXDw==", "sec-websocket-version": "13" }
+  get({ host: "127.0.0.1", port, path, headers }, (response) => done(response.resume().statusCode)).on("upgrade", () => done(101)).on("error", fail)
+})
+
+const ownErrors = (row: Row): ReadonlyArray<GatewayErrorTag> =>
+  row.errors.filter((tag) => !systemic.has(tag) && !(tag === "NotConfigured" && sealedElsewhere.has(row.id)))
+
+describe("the table", () => {
+  it("has exactly the routes of the contract, each with its credential and its status", () => {
+    // Rows that are not there yet take a plain credential, or none, until they have their own.
+    const plain = (credential: string) => credential.replace("|agent-jwt", "").replace(/^(?:signature|first-frame)$/, "public")
+    const listed = readFileSync(new URL("autx.endpoints.tsv", import.meta.url), "utf8").trimEnd().split("\n").slice(1).map((line) => {
+      const [, method, path, credential, status] = line.split("\t")
+      return `${method} ${path} ${plain(credential!)} ${status}`
+    })
+    const credentialOf = (row: Row) => row.auth === "public" ? "public" : row.auth === "login" ? "jwt" : row.scope === undefined ? "jwt|key" : `jwt|key:${row.scope}`
+    const routed = autx.rows.map((row) => row.kind === "socket"
+      ? `WS ${row.path} public 101`
+      : `${row.method} ${row.path} ${credentialOf(row)} ${row.kind === "endpoint" ? row.status : 200}`)
+    expect(routed.toSorted()).toEqual(listed.toSorted())
+  })
+
+  it("has an example for every row that is there, and no other", () => {
+    expect(Object.keys(examples).toSorted()).toEqual(autx.rows.filter((row) => !isLater(row)).map(({ id }) => id).toSorted())
+  })
+
+  it("has an example for every refusal of every row", () => {
+    for (const row of autx.rows.filter((row) => !isLater(row))) {
+      expect(Object.keys(examples[row.id]!.refusals).toSorted(), row.id).toEqual(ownErrors(row).toSorted())
+    }
+  })
+})
+
+for (const row of autx.rows) {
+  const example = examples[row.id]
+  describe(`${row.method} ${row.path}`, () => {
+    if (example === undefined) {
+      it("says that it is not there yet", async () => {
+        const world = await worlds.get("free")
+        const caller = await world.user()
+        if (row.kind === "socket") return expect(await upgradeStatus(world.port, "/v1/ws/agent/SUMM")).toBe(501)
+        const reply = await send(world, row, caller, { path: row.path.replace(/\{\w+\}/, "ses_1"), ...(row.method === "GET" ? {} : { body: "{}" }) })
+        expect([reply.status, reply.json]).toEqual([501, { detail: `${row.docs.summary} is not there yet` }])
+      })
+      return
+    }
+
+    it("answers as documented", async () => {
+      const world = await worlds.get("free")
+      const caller = await world.user()
+      const { request, answer, headers = {} } = example.success
+      const reply = await send(world, row, caller, await request(world, caller))
+      expect([reply.status, masked(reply.json)], reply.text).toEqual([row.kind === "endpoint" ? row.status : 200, answer])
+      expect(reply.headers.get("x-request-id")).toMatch(/^[\w-]{8,}$/)
+      if (answer !== undefined) expect(reply.headers.get("content-type")).toBe("application/json")
+      else expect(reply.text).toBe("")
+      for (const [name, value] of Object.entries(headers)) expect(reply.headers.get(name), name).toMatch(value)
+    })
+
+    for (const [tag, { world: kind = "free", request, status, answer }] of Object.entries(example.refusals)) {
+      it(`refuses with ${tag}`, async () => {
+        const world = await worlds.get(kind)
+        const caller = await world.user()
+        const reply = await send(world, row, caller, await request(world, caller))
+        expect([reply.status, masked(reply.json)]).toEqual([status, answer])
+        if (status === 401) expect(reply.headers.get("www-authenticate")).toBe("Bearer")
+        if (status === 429 || status === 503) expect(reply.headers.get("retry-after")).toBe(String(reply.json.retry_after))
+      })
+    }
+  })
+}

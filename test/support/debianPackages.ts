@@ -1,0 +1,54 @@
+/**
+ * Debian's packages without installing them: unpacked once into .cache, with
+ * those they need and this machine lacks. Nothing outside the project changes,
+ * and root is not needed: apt works on lists and a cache of its own.
+ *
+ * Guarantee: the folder appears whole or not at all; of several processes that
+ * unpack the same one, the first wins and the others use its folder.
+ */
+import { execFile } from "node:child_process"
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from "node:fs"
+import { join, resolve } from "node:path"
+import { promisify } from "node:util"
+
+export interface Unpacked {
+  /** Holds the packages' `usr`, `etc`, … */
+  readonly root: string
+  /** Where programs started from `root` find the libraries that were unpacked with them: `LD_LIBRARY_PATH`. */
+  readonly libraryPath: string
+}
+
+const execute = promisify(execFile)
+
+export const unpackDebian = async (name: string): Promise<Unpacked> => {
+  const root = resolve(".cache", name)
+  if (!existsSync(root)) await unpack(name, root)
+  return { root, libraryPath: librariesIn(root).join(":") }
+}
+
+const unpack = async (name: string, root: string): Promise<void> => {
+  mkdirSync(resolve(".cache"), { recursive: true })
+  const fresh = mkdtempSync(`${root}.`)
+  chmodSync(fresh, 0o755)
+  try {
+    const apt = join(fresh, "apt")
+    for (const folder of ["lists/partial", "cache/archives/partial"]) mkdirSync(join(apt, folder), { recursive: true })
+    const own = [
+      "-q", "-o", `Dir::State::Lists=${apt}/lists`, "-o", `Dir::Cache=${apt}/cache`, "-o", "APT::Sandbox::User=", "-o", "Acquire::Languages=none",
+      "-o", "Debug::NoLocking=true"
+    ]
+    await execute("apt-get", [...own, "update"])
+    await execute("apt-get", [...own, "install", "--download-only", "--no-install-recommends", "--yes", name], { cwd: apt })
+    const archives = join(apt, "cache/archives")
+    for (const file of readdirSync(archives)) if (file.endsWith(".deb")) await execute("dpkg-deb", ["-x", join(archives, file), fresh])
+    rmSync(apt, { recursive: true })
+    renameSync(fresh, root)
+  } catch (cause) {
+    rmSync(fresh, { recursive: true, force: true })
+    if (!existsSync(root)) throw new Error(`${name} is needed by this test and can't be unpacked: install Debian's package ${name}`, { cause })
+  }
+}
+
+const librariesIn = (root: string): ReadonlyArray<string> =>
+  ["usr/lib", "lib"].map((folder) => join(root, folder)).filter(existsSync)
+    .flatMap((folder) => readdirSync(folder).filter((name) => name.endsWith("-linux-gnu")).map((name) => join(folder, name)))
