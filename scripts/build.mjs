@@ -67,6 +67,9 @@ const bundle = async (outdir) => {
     platform: "node",
     target: "node20",
     sourcemap: "linked",
+    // A third less to parse at every start; names stay, for stack traces.
+    minifyWhitespace: true,
+    minifySyntax: true,
     sourcesContent: false,
     logLevel: "warning",
     external: outside,

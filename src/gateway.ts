@@ -40,10 +40,18 @@ import { keepUp } from "./store/Upkeep.ts"
 import { UsageBuffer } from "./store/UsageBuffer.ts"
 import { version } from "./version.ts"
 
+/** The database can't be reached, or not be used as this role. One line for the operator. */
+export class DatabaseUnusable extends Error {
+  override readonly name = "DatabaseUnusable"
+}
+
 /** The schema is current and today's partitions exist before anything reads or writes. */
-const schema = Layer.effectDiscard(Postgres.use(({ reads }) => Effect.promise(async () => {
-  await migrate(reads)
-  await keepUp(reads, Date.now())
+const schema = Layer.effectDiscard(Postgres.use(({ reads }) => Effect.tryPromise({
+  try: async () => {
+    await migrate(reads)
+    await keepUp(reads, Date.now())
+  },
+  catch: (cause) => new DatabaseUnusable(`the database can't be used: ${cause instanceof Error ? cause.message : String(cause)}`)
 })))
 
 /** What was written past an actor makes it activate again. */

@@ -11,7 +11,7 @@ import "effect/schema/SchemaJITCompiler/enable"
 import { Effect, ManagedRuntime } from "effect"
 import { join } from "node:path"
 import { BadSetting, type Settings, readSettings } from "./config.ts"
-import { gatewayLayer } from "./gateway.ts"
+import { DatabaseUnusable, gatewayLayer } from "./gateway.ts"
 import { ListenFailed, Server } from "./http/Server.ts"
 import { prepareDemo } from "./kernel/Demo.ts"
 import { Orders } from "./kernel/Orders.ts"
@@ -67,7 +67,7 @@ const run = async (settings: Settings, cleanups: Array<Cleanup>): Promise<void> 
 
 /** The one line for an operator, when the failure is one that an operator can mend. */
 const lineOf = (cause: unknown): string | undefined => {
-  if (cause instanceof BadSetting || cause instanceof ListenFailed) return cause.message
+  if (cause instanceof BadSetting || cause instanceof ListenFailed || cause instanceof DatabaseUnusable) return cause.message
   return cause instanceof Error && cause.name === "EmbeddedFailure" ? cause.message : undefined
 }
 

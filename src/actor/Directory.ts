@@ -16,7 +16,7 @@
  * again. `load` must take a fencing token higher than any before: that, not
  * this directory, is what makes a stale copy harmless.
  */
-import { Effect, Exit } from "effect"
+import { type Cause, Effect, Exit } from "effect"
 import { MailboxFull, Overloaded, StoreUnavailable } from "../domain/errors.ts"
 import type { Place } from "./Placement.ts"
 
@@ -35,7 +35,8 @@ export interface DirectoryLimits {
   readonly passivateAfterMs: number
 }
 
-type Turn<State> = (exit: Exit.Exit<State, unknown>) => void
+/** Runs the turn; what it returns hands out the answer. */
+type Turn<State> = (exit: Exit.Exit<State, unknown>) => () => void
 
 interface Activation<State> {
   readonly mailbox: Set<Turn<State>>
@@ -87,7 +88,8 @@ export class Directory<Id extends string, State, E> {
     return Effect.suspend((): Effect.Effect<A, E | AskError> => {
       if (this.locate(id) !== "local") return Effect.fail(new Overloaded({ what: "placement", retryAfterMs: 1_000 }))
       const state = this.resident(id, Date.now())
-      if (state !== undefined) return Effect.sync(() => turn(state))
+      // Now, not in an effect of its own: a fiber may pause before that, and the state be gone after it.
+      if (state !== undefined) return Effect.succeed(turn(state))
       const known = this.activations.get(id)
       if (known !== undefined && known.mailbox.size >= this.limits.mailboxCommandsMax) {
         return Effect.fail(new MailboxFull({ actor: this.behaviour.name, retryAfterMs: 1_000 }))
@@ -95,7 +97,8 @@ export class Directory<Id extends string, State, E> {
       return Effect.callback<A, E | AskError>((resume) => {
         // The turn runs here, in mailbox order, not when the fiber is scheduled again.
         const waiting: Turn<State> = (exit) => {
-          resume(Exit.isSuccess(exit) ? Effect.runSyncExit(Effect.sync(() => turn(exit.value))) : Effect.failCause(exit.cause as never))
+          const answer: Exit.Exit<A, E | AskError> = Exit.isSuccess(exit) ? Effect.runSyncExit(Effect.sync(() => turn(exit.value))) : Exit.failCause(exit.cause as Cause.Cause<E | AskError>)
+          return () => resume(answer)
         }
         const activation = known ?? this.activate(id)
         activation.mailbox.add(waiting)
@@ -156,8 +159,11 @@ export class Directory<Id extends string, State, E> {
         onExit: (exit) => {
           if (activation.spoiled && remaining > 0) return attempt(remaining - 1)
           this.activations.delete(id)
-          if (Exit.isSuccess(exit) && !activation.spoiled) this.residents.set(id, { state: exit.value, lastAskedMs: Date.now() })
-          for (const turn of activation.mailbox) turn(exit as Exit.Exit<State, unknown>)
+          const loaded: Exit.Exit<State, unknown> = activation.spoiled ? Exit.fail(new StoreUnavailable({ retryAfterMs: 1_000 })) : exit
+          if (Exit.isSuccess(loaded)) this.residents.set(id, { state: loaded.value, lastAskedMs: Date.now() })
+          // Every turn before any answer: what an answer leads to may ask again, or drop the actor.
+          const answers = Array.from(activation.mailbox, (turn) => turn(loaded))
+          for (const answer of answers) answer()
         }
       })
     }

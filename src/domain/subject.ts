@@ -8,7 +8,7 @@ import { AccountSuspended, EmailUnverified, LoginRequired, RateLimited, ScopeMis
 import { takeCall, untilNextCallMs } from "./rateLimit.ts"
 
 export interface Need {
-  readonly auth: "public" | "login" | "loginOrKey"
+  readonly auth: "public" | "optional" | "login" | "loginOrKey"
   readonly scope?: string | undefined
   readonly verified?: boolean | undefined
 }

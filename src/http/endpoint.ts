@@ -18,8 +18,11 @@ export type Wire<A = any> = Schema.Codec<A, any>
 
 export type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE"
 
-/** Who may call: nobody in particular, only logins, or logins and API keys. */
-export type Auth = "public" | "login" | "loginOrKey"
+/**
+ * Who may call: nobody in particular, anybody but with their own view when they
+ * prove who they are (`optional`), only logins, or logins and API keys.
+ */
+export type Auth = "public" | "optional" | "login" | "loginOrKey"
 
 /** What a handler gets besides its decoded input. */
 export interface Call<C = Caller> {
@@ -106,7 +109,7 @@ export const endpoint = <
   readonly secret?: boolean
   readonly handle: (
     input: { readonly params: In<P>; readonly query: In<Q>; readonly payload: In<B> },
-    call: Call<A extends "public" ? undefined : Caller>
+    call: Call<A extends "public" ? undefined : A extends "optional" ? Caller | undefined : Caller>
   ) => Effect.Effect<Result | Answer<Result>, GatewayError, R>
   readonly view?: (result: Result) => unknown
 }): Endpoint<R> => ({

@@ -166,7 +166,7 @@ const operationOf = (dialect: Dialect, row: Row, names: ReadonlyArray<string>, s
     summary: row.docs.summary,
     ...(description === "" ? {} : { description }),
     tags: [row.docs.tag],
-    security: row.auth === "public" ? [] : [{ bearer: [] }],
+    security: row.auth === "public" ? [] : row.auth === "optional" ? [{}, { bearer: [] }] : [{ bearer: [] }],
     parameters: parametersOf(row, names, schemas),
     ...requestBodyOf(row, schemas),
     responses: responsesOf(dialect, row, schemas)

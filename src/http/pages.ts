@@ -1,7 +1,7 @@
 /**
  * The gateway's own routes, in no dialect: index page, health, readiness, metrics,
  * OpenAPI documents and their viewer. They need no credential and touch no store,
- * so they answer when nothing else does; all but the metrics are rendered once.
+ * so they answer when nothing else does; what can't change is rendered once.
  */
 import { readFileSync } from "node:fs"
 import { createRequire } from "node:module"
@@ -11,7 +11,10 @@ import type { Readiness } from "../kernel/Readiness.ts"
 import type { Header } from "../kernel/Relay.ts"
 import { registry } from "../telemetry/Metrics.ts"
 import { docsPage, docsScript, docsStyle } from "../web/docsPage.ts"
-import { indexPage, type Page } from "../web/indexPage.ts"
+import { icon } from "../web/icon.ts"
+import { indexPage } from "../web/indexPage.ts"
+import { indexScript } from "../web/indexScript.ts"
+import type { Page } from "../web/page.ts"
 import type { Dialect } from "./dialect.ts"
 import type { Exchange } from "./Exchange.ts"
 import { openApiOf } from "./openapi.ts"
@@ -39,13 +42,10 @@ const page = (id: string, path: string, answer: Answer): RouteEntry<Target> => (
 
 const nosniff: Header = ["x-content-type-options", "nosniff"]
 
-const html = ({ html: text, contentSecurityPolicy }: Page): Answer => {
-  const headers: ReadonlyArray<Header> = [
-    ["content-type", "text/html; charset=utf-8"], ["content-security-policy", contentSecurityPolicy], ["referrer-policy", "no-referrer"],
-    ["cache-control", "no-cache"], nosniff
-  ]
-  return (exchange) => exchange.send(200, headers, text)
-}
+const sendPage = (exchange: Exchange, { html, contentSecurityPolicy }: Page): void => exchange.send(200, [
+  ["content-type", "text/html; charset=utf-8"], ["content-security-policy", contentSecurityPolicy], ["referrer-policy", "no-referrer"],
+  ["cache-control", "no-cache"], nosniff
+], html)
 
 const fixed = (contentType: string, body: () => string | Uint8Array): Answer => {
   const headers: ReadonlyArray<Header> = [["content-type", contentType], ["cache-control", "public, max-age=3600"], nosniff]
@@ -55,14 +55,14 @@ const fixed = (contentType: string, body: () => string | Uint8Array): Answer => 
 
 const assets: ReadonlyArray<readonly [file: string, contentType: string]> = [
   ["swagger-ui.css", "text/css; charset=utf-8"],
-  ["swagger-ui-bundle.js", "text/javascript; charset=utf-8"],
-  ["favicon-32x32.png", "image/png"]
+  ["swagger-ui-bundle.js", "text/javascript; charset=utf-8"]
 ]
 
 const viewer = (dialects: ReadonlyArray<Dialect>): ReadonlyArray<RouteEntry<Target>> => {
   const folder = dirname(createRequire(import.meta.url).resolve("swagger-ui-dist/package.json"))
+  const docs = docsPage(dialects)
   return [
-    page("docs", "/docs", html(docsPage(dialects))),
+    page("docs", "/docs", (exchange) => sendPage(exchange, docs)),
     page("docs_script", "/docs/docs.js", fixed("text/javascript; charset=utf-8", () => docsScript)),
     page("docs_style", "/docs/docs.css", fixed("text/css; charset=utf-8", () => docsStyle)),
     ...assets.map(([file, contentType]) => page("docs_asset", `/docs/${file}`, fixed(contentType, () => readFileSync(join(folder, file)))))
@@ -70,12 +70,15 @@ const viewer = (dialects: ReadonlyArray<Dialect>): ReadonlyArray<RouteEntry<Targ
 }
 
 export const pagesOf = ({ settings, dialects, version, readiness, isDraining, flush }: PagesParts): ReadonlyArray<RouteEntry<Target>> => {
-  const ready: Answer = (exchange) => {
-    const checked = readiness.check()
-    const reasons = isDraining() ? ["draining", ...checked.reasons] : checked.reasons
-    const isReady = checked.ready && !isDraining()
-    exchange.sendRendered({ status: isReady ? 200 : 503, body: { ready: isReady, reasons } })
+  const readinessNow = () => {
+    const { ready, reasons } = readiness.check()
+    return isDraining() ? { ready: false, reasons: ["draining", ...reasons] } : { ready, reasons }
   }
+  const ready: Answer = (exchange) => {
+    const now = readinessNow()
+    exchange.sendRendered({ status: now.ready ? 200 : 503, body: now })
+  }
+  const facts = { publicUrl: settings.publicUrl, demo: settings.demo, version, dialects }
   const metrics: Answer = (exchange) => {
     flush()
     registry.metrics().then(
@@ -84,7 +87,9 @@ export const pagesOf = ({ settings, dialects, version, readiness, isDraining, fl
     )
   }
   return [
-    page("index", "/", html(indexPage({ publicUrl: settings.publicUrl, demo: settings.demo, dialects }))),
+    page("index", "/", (exchange) => sendPage(exchange, indexPage(facts, readinessNow()))),
+    page("index_script", "/index.js", fixed("text/javascript; charset=utf-8", () => indexScript)),
+    page("icon", "/icon.svg", fixed("image/svg+xml", () => icon)),
     page("health", "/health", (exchange) => exchange.sendRendered({ status: 200, body: { status: "ok" } })),
     page("ready", "/ready", ready),
     page("metrics", "/metrics", metrics),

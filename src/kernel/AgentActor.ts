@@ -4,6 +4,9 @@
  * decided here (one version at a time), written by the owner's commit, and
  * published when it is durable.
  *
+ * What is read or decided while an agent is forgotten (its row was changed past
+ * its owner) may be of before that change: it is used once, and not kept.
+ *
  * Concurrency, circuit breaker and latency are each node's own (`Upstream`).
  */
 import { Context, Effect, Layer } from "effect"
@@ -21,7 +24,7 @@ export class Agents extends Context.Service<Agents, {
   readonly find: (name: string) => Effect.Effect<Agent, NotFound | StoreUnavailable>
   /** Makes a version the one that calls see. An older one than known is ignored. */
   readonly publish: (agent: Agent) => void
-  /** The version a change must build on: the newest decided, durable or not. */
+  /** The version a change must build on: the newest decided, durable or not, or `agent` when nothing newer is known. */
   readonly newest: (agent: Agent) => Agent
   /** Notes a decided change; `settled` must be called with its outcome. */
   readonly decided: (agent: Agent) => { readonly settled: (durable: boolean) => void }
@@ -32,6 +35,7 @@ export class Agents extends Context.Service<Agents, {
     const postgres = yield* Postgres
     const byName = new Map<string, Agent>()
     const changing = new Map<AgentId, { agent: Agent; open: number }>()
+    let timesForgotten = 0
     gauge("tollgate_agents_resident", "Agents this node knows", () => byName.size / 2)
 
     const publish = (agent: Agent): void => {
@@ -39,12 +43,12 @@ export class Agents extends Context.Service<Agents, {
       if (known !== undefined && known.version > agent.version) return
       if (known === undefined && byName.size >= 2 * limits.agentCacheEntries) {
         const oldest = byName.values().next().value
-        if (oldest !== undefined) forget(oldest.id)
+        if (oldest !== undefined) drop(oldest.id)
       }
       byName.set(agent.id, agent)
       byName.set(agent.ticker, agent)
     }
-    const forget = (id: AgentId): void => {
+    const drop = (id: AgentId): void => {
       const known = byName.get(id)
       if (known === undefined) return
       byName.delete(known.id)
@@ -56,32 +60,42 @@ export class Agents extends Context.Service<Agents, {
       find: (name) => Effect.suspend(() => {
         const known = resident(name)
         if (known !== undefined) return Effect.succeed(known)
+        const before = timesForgotten
         return findAgent(name).pipe(
           Effect.provideService(Postgres, postgres),
           Effect.flatMap((found) => {
             if (found === undefined) return Effect.fail(new NotFound({ what: "agent", id: name }))
-            publish(found.agent)
+            if (before === timesForgotten) publish(found.agent)
             return Effect.succeed(found.agent)
           })
         )
       }),
       publish,
-      newest: (agent) => changing.get(agent.id)?.agent ?? agent,
+      newest: (agent) => [changing.get(agent.id)?.agent, byName.get(agent.id)].reduce<Agent>(
+        (newest, each) => each !== undefined && each.version > newest.version ? each : newest, agent
+      ),
       decided: (agent) => {
         const entry = changing.get(agent.id) ?? { agent, open: 0 }
         entry.agent = agent
         entry.open++
         changing.set(agent.id, entry)
+        const before = timesForgotten
         return {
           settled: (durable) => {
             if (--entry.open === 0) changing.delete(agent.id)
-            if (durable) publish(agent)
-            else forget(agent.id)
+            if (durable && before === timesForgotten) publish(agent)
+            else drop(agent.id)
           }
         }
       },
-      forget,
-      forgetAll: () => byName.clear()
+      forget: (id) => {
+        timesForgotten++
+        drop(id)
+      },
+      forgetAll: () => {
+        timesForgotten++
+        byName.clear()
+      }
     })
   }))
 }

@@ -6,7 +6,7 @@ import { Context, Effect, Layer } from "effect"
 import { Config } from "../config.ts"
 import type { Hold, PendingOrder } from "../domain/account.ts"
 import type { Credits } from "../domain/credits.ts"
-import { InvalidRequest, NotFound, type StoreUnavailable } from "../domain/errors.ts"
+import { InsufficientCredits, InvalidRequest, NotFound, type StoreUnavailable } from "../domain/errors.ts"
 import type { AccountId, TransactionId } from "../domain/ids.ts"
 import { type Decided, decide, spendable } from "../domain/ledger.ts"
 import { type ListedTransaction, listTransactions, postedEarnings } from "../store/LedgerStore.ts"
@@ -40,6 +40,8 @@ export class Ledger extends Context.Service<Ledger, {
   readonly grant: (accountId: AccountId, amount: Credits, reference: string) => Effect.Effect<void, LedgerError>
   /** Moves posted earnings to available credits; at most once a second for an account. Answers what was moved. */
   readonly sweep: (accountId: AccountId) => Effect.Effect<Credits, LedgerError>
+  /** Runs `attempt`; short of credits, sweeps and runs it once more when that moved something. */
+  readonly withEarnings: <A, E>(accountId: AccountId, attempt: Effect.Effect<A, E | InsufficientCredits>) => Effect.Effect<A, E | InsufficientCredits | LedgerError>
 }>()("tollgate/kernel/Ledger") {
   static readonly layer = Layer.effect(Ledger, Effect.gen(function*() {
     const accounts = yield* Accounts
@@ -70,6 +72,10 @@ export class Ledger extends Context.Service<Ledger, {
     return Ledger.of({
       balance,
       sweep,
+      withEarnings: (accountId, attempt) => attempt.pipe(Effect.catchIf(
+        (error) => error instanceof InsufficientCredits,
+        (short) => sweep(accountId).pipe(Effect.flatMap((moved) => moved > 0n ? attempt : Effect.fail(short)))
+      )),
       holds: (accountId) => accounts.ask(accountId, (account) => ({ holds: [...account.holds.values()], orders: [...account.orders.values()] })),
       transactions: (accountId, limit, after) => listTransactions(accountId, limit, after).pipe(Effect.provideService(Postgres, postgres)),
       grant: (accountId, amount, reference) => accounts.act(accountId, (account, nowMs) => {

@@ -21,7 +21,7 @@ import { createHash } from "node:crypto"
 import { limits } from "../config.ts"
 import type { Account, PendingOrder } from "../domain/account.ts"
 import { type Agent, isCallable, splitOf } from "../domain/agent.ts"
-import { AgentPaused, type BudgetExceeded, Draining, InputNotAccepted, type InsufficientCredits, NotFound, Overloaded, StoreUnavailable } from "../domain/errors.ts"
+import { AgentPaused, BodyTooLarge, type BudgetExceeded, Draining, InputNotAccepted, type InsufficientCredits, NotFound, Overloaded, StoreUnavailable } from "../domain/errors.ts"
 import type { AccountId, OrderId, TransactionId } from "../domain/ids.ts"
 import { decide, isRefusal } from "../domain/ledger.ts"
 import type { OrderAnswer } from "../domain/order.ts"
@@ -48,7 +48,7 @@ export interface NewOrder {
   readonly paymentMethod: string
 }
 
-export type OrderError = AccountError | CommitError | StoreUnavailable | AgentPaused | InsufficientCredits | BudgetExceeded | InputNotAccepted | Overloaded | Draining
+export type OrderError = AccountError | CommitError | StoreUnavailable | AgentPaused | InsufficientCredits | BudgetExceeded | InputNotAccepted | BodyTooLarge | Overloaded | Draining
 
 export class Orders extends Context.Service<Orders, {
   /** Durable when answered; the agent is asked afterwards. */
@@ -136,9 +136,9 @@ export class Orders extends Context.Service<Orders, {
         const agent = yield* agents.find(wanted.agent)
         if (!isCallable(agent)) return yield* new AgentPaused({ agent: agent.ticker })
         if (agent.manifest?.input?.type === "multipart") return yield* new InputNotAccepted({ wanted: "multipart" })
-        const attempt = reserve(caller, wanted, agent, idempotency)
-        return yield* attempt.pipe(Effect.catchTag("InsufficientCredits", (short) =>
-          ledger.sweep(caller.accountId).pipe(Effect.flatMap((moved) => moved > 0n ? attempt : Effect.fail(short)))))
+        const bytesMax = agent.manifest?.input?.max_size_bytes ?? Infinity
+        if (Buffer.byteLength(wanted.prompt) > bytesMax) return yield* new BodyTooLarge({ bytesMax })
+        return yield* ledger.withEarnings(caller.accountId, reserve(caller, wanted, agent, idempotency))
       }),
       get: (caller, id) => findOrder(caller.accountId, id).pipe(
         Effect.provideService(Postgres, postgres),

@@ -30,8 +30,7 @@ import type { Agents } from "./AgentActor.ts"
 import type { AgentCredential } from "./upstream/AgentCredential.ts"
 import type { Caller } from "./Caller.ts"
 import { newId } from "./Ids.ts"
-import type { Idempotency, IdempotentCall } from "./Idempotency.ts"
-import { idempotencyRows, refuseIdempotencyKey } from "./Idempotency.ts"
+import { type Idempotency, type IdempotentCall, idempotencyRows, refuseIdempotencyKey } from "./Idempotency.ts"
 import type { Ledger } from "./Ledger.ts"
 import type { Downstream, Header, RelayFacts, RelayTarget } from "./Relay.ts"
 import type { Exchange, Upstream, UpstreamHandler } from "./upstream/Upstream.ts"
@@ -175,14 +174,10 @@ export class RelayedCall implements UpstreamHandler {
   }
 
   #holdLater(): Effect.Effect<void, GatewayError> {
-    const attempt = this.#parts.accounts.act(this.#caller.accountId, (account, nowMs): Effect.Effect<void, GatewayError> => {
+    return this.#parts.ledger.withEarnings(this.#caller.accountId, this.#parts.accounts.act(this.#caller.accountId, (account, nowMs): Effect.Effect<void, GatewayError> => {
       const outcome = this.#hold(account, nowMs)
       return isRefusal(outcome) ? Effect.fail(outcome) : Effect.void
-    })
-    return attempt.pipe(Effect.catchTag("InsufficientCredits", (short) =>
-      this.#parts.ledger.sweep(this.#caller.accountId).pipe(
-        Effect.flatMap((moved) => moved > 0n ? attempt : Effect.fail(short))
-      )))
+    }))
   }
 
   #hold(account: Account, nowMs: number): Outcome {

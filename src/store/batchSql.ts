@@ -48,7 +48,8 @@ export const usageColumns = "id uuid, account_id uuid, subject_id uuid, agent_id
 
 /**
  * 1 when both have as many rows, else a division by zero, which aborts the batch: an order that is not pending any more,
- * or an earner without an earnings row, must take the rest of its request with it.
+ * an earner without an earnings row, or a change of an agent whose row has that version already, must take the rest of
+ * its request with it.
  */
 const allOrNothing = (done: string, wanted: string): string =>
   `1 / (case when (select count(*) from ${done}) = (select count(*) from ${wanted}) then 1 else 0 end)`
@@ -124,16 +125,21 @@ revoked as (
   from ${recordset(n, "id uuid, account_id uuid, revoked_at timestamptz")} ${joinLive}
   where k.id = r.id and k.account_id = live.id and k.status = 'active'
 )`,
+  // Of two changes of one agent in a batch the later was made of the earlier.
   agents: (n) => `
 listed as (
   insert into agents as a (id, owner_id, dialect, ticker, name, description, category, endpoint_url, price, free_tier_calls, auth_tier, status, manifest, provider, provider_key, version, created_at)
-  select r.id, r.account_id, r.dialect, r.ticker, r.name, r.description, r.category, r.endpoint_url, r.price, r.free_tier_calls, r.auth_tier, r.status, r.manifest, r.provider, decode(r.provider_key, 'hex'), r.version, r.created_at
+  select distinct on (r.id) r.id, r.account_id, r.dialect, r.ticker, r.name, r.description, r.category, r.endpoint_url, r.price, r.free_tier_calls, r.auth_tier, r.status, r.manifest, r.provider, decode(r.provider_key, 'hex'), r.version, r.created_at
   from ${recordset(n, "id uuid, account_id uuid, dialect text, ticker text, name text, description text, category text, endpoint_url text, price bigint, free_tier_calls int, auth_tier text, status text, manifest jsonb, provider text, provider_key text, version bigint, created_at timestamptz")} ${joinLive}
+  order by r.id, r.version desc
   on conflict (id) do update set
     name = excluded.name, description = excluded.description, category = excluded.category, endpoint_url = excluded.endpoint_url,
     price = excluded.price, free_tier_calls = excluded.free_tier_calls, auth_tier = excluded.auth_tier, status = excluded.status,
     manifest = excluded.manifest, provider = excluded.provider, provider_key = excluded.provider_key, version = excluded.version
   where a.owner_id = excluded.owner_id and a.version < excluded.version
+  returning a.id
+), listed_all as (
+  select ${allOrNothing("listed", `(select distinct r.id from ${recordset(n, "id uuid, account_id uuid")} ${joinLive}) wanted`)} as ok
 )`,
   idempotency: (n) => `
 remembered as (
@@ -167,7 +173,7 @@ export const batchSql = (present: ReadonlySet<Section>): string => {
     ? "coalesce(sum(fee), 0) * (select ok from earners_all), coalesce(sum(buyback), 0), coalesce(sum(deposits), 0), coalesce(sum(withdrawals), 0)"
     : "0, 0, 0, 0"
   // A factor of the first sum, because a select list is evaluated even when no row moved.
-  const guard = present.has("finished") ? "(select ok from finished_all) * " : ""
+  const guard = `${present.has("finished") ? "(select ok from finished_all) * " : ""}${present.has("agents") ? "(select ok from listed_all) * " : ""}`
   const text = `with presented as (
   select id, token from json_to_recordset($2::text::json) as p(id uuid, token bigint)
 ), live as (

@@ -3,21 +3,25 @@
  * are plain numbers until they are scraped; gauges are read from their owner by
  * a callback, so no figure is kept twice.
  */
-import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from "prom-client"
+import { Counter, Gauge, Registry, collectDefaultMetrics } from "prom-client"
+import { PlainHistogram } from "./PlainHistogram.ts"
 
 export const registry = new Registry()
 collectDefaultMetrics({ register: registry })
 
 const counter = (name: string, help: string, labelNames: ReadonlyArray<string> = []) =>
   new Counter({ name, help, labelNames: [...labelNames], registers: [registry] })
-const histogram = (name: string, help: string, buckets: ReadonlyArray<number>, labelNames: ReadonlyArray<string> = []) =>
-  new Histogram({ name, help, labelNames: [...labelNames], buckets: [...buckets], registers: [registry] })
+const histogram = (name: string, help: string, bounds: ReadonlyArray<number>, label?: string): PlainHistogram => {
+  const made = new PlainHistogram(name, help, bounds, label)
+  registry.registerMetric(made as never)
+  return made
+}
 
 const seconds = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120]
 
 export const metrics = {
   requests: counter("tollgate_requests_total", "Answers by row and status class", ["row", "status"]),
-  requestSeconds: histogram("tollgate_request_seconds", "From the request's head to the answer's end, by row", seconds, ["row"]),
+  requestSeconds: histogram("tollgate_request_seconds", "From the request's head to the answer's end, by row", seconds, "row"),
   refusals: counter("tollgate_refusals_total", "Calls refused, by error tag", ["tag"]),
   activations: counter("tollgate_activations_total", "Actors activated"),
   discards: counter("tollgate_discards_total", "Actors dropped, by reason", ["reason"]),

@@ -3,8 +3,7 @@
  * assets come from the installed package through this gateway, nothing from a
  * CDN; the one script of our own is `docsScript`.
  */
-import type { Page } from "./indexPage.ts"
-import { escapeHtml } from "./indexPage.ts"
+import { escapeHtml, type Page } from "./page.ts"
 
 /** Swagger UI sets style attributes and draws icons from `data:` URLs. */
 const contentSecurityPolicy = [
@@ -12,8 +11,13 @@ const contentSecurityPolicy = [
   "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"
 ].join("; ")
 
-/** The dialect comes from the query, and only if the page lists it. */
-export const docsScript = `const links = [...document.querySelectorAll("nav a[data-dialect]")]
+/** The dialect comes from the query, and only if the page lists it. Swagger UI is dark by a class of the document. */
+export const docsScript = `const dark = matchMedia("(prefers-color-scheme: dark)")
+const paint = () => document.documentElement.classList.toggle("dark-mode", dark.matches)
+dark.addEventListener("change", paint)
+paint()
+
+const links = [...document.querySelectorAll("nav a[data-dialect]")]
 const wanted = new URLSearchParams(location.search).get("dialect")
 const link = links.find((candidate) => candidate.dataset.dialect === wanted) ?? links[0]
 if (link) {
@@ -22,9 +26,14 @@ if (link) {
 }
 `
 
-export const docsStyle = `body { margin: 0; background: #fff; }
-nav { font: 1rem system-ui, sans-serif; padding: .8rem 1.2rem; border-bottom: 1px solid #8884; }
-nav a { margin-right: 1rem; color: #14508c; } nav a[aria-current] { font-weight: 600; text-decoration: none; }
+export const docsStyle = `:root { color-scheme: light dark; --ground: #fff; --ink: #1f2430; --line: #e4dfd4; --link: #0b5d8a; }
+@media (prefers-color-scheme: dark) { :root { --ground: #1c2022; --ink: #e9e6df; --line: #3a4046; --link: #79bfe8; } }
+body { margin: 0; background: var(--ground); }
+nav { display: flex; flex-wrap: wrap; align-items: center; gap: .3rem 1.25rem; padding: .8rem 1.25rem; border-bottom: 1px solid var(--line); font: 1rem/1.6 system-ui, sans-serif; }
+nav a { color: var(--link); }
+nav a:first-child { display: flex; align-items: center; gap: .5rem; color: var(--ink); font-weight: 700; text-decoration: none; }
+nav img { width: 1.5rem; height: 1.5rem; }
+nav a[aria-current] { color: var(--ink); text-decoration: none; }
 `
 
 export const docsPage = (dialects: ReadonlyArray<{ readonly name: string; readonly title: string }>): Page => ({
@@ -37,10 +46,10 @@ export const docsPage = (dialects: ReadonlyArray<{ readonly name: string; readon
 <title>Documentation · Tollgate</title>
 <link rel="stylesheet" href="/docs/swagger-ui.css">
 <link rel="stylesheet" href="/docs/docs.css">
-<link rel="icon" href="/docs/favicon-32x32.png">
+<link rel="icon" href="/icon.svg" type="image/svg+xml">
 </head>
 <body>
-<nav><a href="/">Tollgate</a>${dialects.map(({ name, title }) =>
+<nav><a href="/"><img src="/icon.svg" alt="" width="24" height="24">Tollgate</a>${dialects.map(({ name, title }) =>
     `<a data-dialect="${escapeHtml(name)}" href="/docs?dialect=${encodeURIComponent(name)}">${escapeHtml(title)}</a>`).join("")}</nav>
 <div id="docs"></div>
 <script src="/docs/swagger-ui-bundle.js"></script>

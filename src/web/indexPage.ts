@@ -1,59 +1,77 @@
 /**
- * The page at `/`: what runs here and where to look. Plain HTML with its style
- * inside, no script, nothing loaded from anywhere. Dialect texts are escaped; the
- * rest is written here.
+ * The page at `/`: whether this gateway is ready, how to try it, what it speaks
+ * and where to look next. It loads nothing from anywhere else, and all but the
+ * copy buttons work without its script. Dialect texts are escaped; the rest is
+ * written here.
  */
 import { createHash } from "node:crypto"
+import type { Readiness } from "../kernel/Readiness.ts"
+import { indexStyle } from "./indexStyle.ts"
+import { escapeHtml, type Page } from "./page.ts"
 
 export interface IndexFacts {
   readonly publicUrl: string
   readonly demo: boolean
+  readonly version: string
   readonly dialects: ReadonlyArray<{ readonly name: string; readonly title: string; readonly description: string; readonly mounts: ReadonlyArray<string> }>
 }
 
-export interface Page {
-  readonly html: string
-  readonly contentSecurityPolicy: string
-}
-
-const entities: Readonly<Record<string, string>> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", "\"": "&quot;", "'": "&#39;" }
-
-export const escapeHtml = (text: string): string => text.replace(/[&<>"']/g, (character) => entities[character]!)
-
-const style = `
-:root { color-scheme: light dark; --line: #8884; --soft: #8881; }
-body { font: 1rem/1.55 system-ui, sans-serif; max-width: 44rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
-h1 { font-size: 1.6rem; margin: .5rem 0; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
-section.dialect { border: 1px solid var(--line); border-radius: .6rem; padding: .2rem 1rem .8rem; margin: 1rem 0; }
-h3 { margin: .6rem 0 .2rem; } p { margin: .4rem 0; }
-nav a { display: inline-block; margin-right: 1rem; padding: .25rem 0; }
-code, pre { font: .875rem/1.5 ui-monospace, monospace; }
-pre { background: var(--soft); border-radius: .6rem; padding: .8rem 1rem; overflow-x: auto; }
-`
+/** What `/ready` says. */
+type Checked = ReturnType<Readiness["Service"]["check"]>
 
 const contentSecurityPolicy = [
-  "default-src 'none'", `style-src 'sha256-${createHash("sha256").update(style).digest("base64")}'`,
-  "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"
+  "default-src 'none'", `style-src 'sha256-${createHash("sha256").update(indexStyle).digest("base64")}'`, "script-src 'self'", "img-src 'self'",
+  "connect-src 'self'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"
 ].join("; ")
 
-const dialectSection = ({ name, title, description, mounts }: IndexFacts["dialects"][number]): string => `
-<section class="dialect">
+/** Backticks in a dialect's description are code, as in Markdown. */
+const prose = (text: string): string => escapeHtml(text).replace(/`([^`]+)`/g, "<code>$1</code>")
+
+const dialectCard = ({ name, title, description, mounts }: IndexFacts["dialects"][number]): string => `
+<section class="card">
 <h3>${escapeHtml(title)}</h3>
-<p>${escapeHtml(description)}</p>
-<p>At ${mounts.map((mount) => `<code>${escapeHtml(mount)}</code>`).join(", ")}</p>
-<nav><a href="/docs?dialect=${encodeURIComponent(name)}">Documentation</a><a href="/${encodeURIComponent(name)}/openapi.json">OpenAPI</a></nav>
+<p>${prose(description)}</p>
+<p class="soft">At ${mounts.map((mount) => `<code>${escapeHtml(mount)}</code>`).join(" ")}</p>
+<p class="links"><a href="/docs?dialect=${encodeURIComponent(name)}">Documentation</a><a href="/${encodeURIComponent(name)}/openapi.json">OpenAPI</a></p>
 </section>`
 
-const demoSection = (publicUrl: string): string => `
-<h2>Try it</h2>
-<p>A demo runs here. Its API key is <code>api_key</code> in <code>demo.json</code>, in the data directory; put it in <code>$KEY</code> and a ticker of the first answer in <code>$TICKER</code>.</p>
-<pre>${escapeHtml([
-  `curl ${publicUrl}/v1/agents/`,
-  `curl ${publicUrl}/v1/proxy/$TICKER -H "authorization: Bearer $KEY" -H "content-type: application/json" -d '{"prompt":"hello"}'`,
-  `curl ${publicUrl}/v1/credits/balance -H "authorization: Bearer $KEY"`
-].join("\n"))}</pre>`
+const step = (text: string, ...commands: ReadonlyArray<string>): string => `
+<li>
+<div><p>${text}</p><button type="button" hidden>Copy</button></div>
+<pre tabindex="0">${escapeHtml(commands.join("\n"))}</pre>
+</li>`
 
-export const indexPage = ({ publicUrl, demo, dialects }: IndexFacts): Page => ({
+const curl = (url: string, ...options: ReadonlyArray<string>): string => [`curl ${url}`, ...options].join(" \\\n  ")
+
+const key = `-H "Authorization: Bearer $KEY"`
+const json = `-H "Content-Type: application/json"`
+
+/** `ECHO` and `SUMM` are the demo's agents. */
+const demoSteps = (publicUrl: string): string => `
+<h2>Try it</h2>
+<ol>${[
+  step("Take the demo’s API key from the data directory.",
+    `KEY=$(node -p "require('./.data/demo.json').api_key")`),
+  step("Call a free agent: checked, counted and passed on.",
+    curl(`-i ${publicUrl}/v1/proxy/ECHO`, key, json, `-d '{"prompt":"hello"}'`)),
+  step("Order from a paid agent, for one cent.",
+    curl(`${publicUrl}/v1/orders/`, key, json, `-d '{"agent_id":"SUMM","prompt":"Calls come in. Each is paid. None is lost."}'`)),
+  step("See what it cost.",
+    curl(`${publicUrl}/v1/credits/balance`, key), curl(`${publicUrl}/v1/credits/transactions`, key))
+].join("")}
+</ol>`
+
+const statusLine = ({ ready, reasons }: Checked, version: string): string =>
+  `<p class="status" role="status" data-ready="${ready}"><b class="yes">Ready</b><b class="not">Not ready</b><span class="not reasons">${escapeHtml(reasons.join(", "))}</span><span>version ${escapeHtml(version)}</span></p>`
+
+const nodeRows: ReadonlyArray<readonly [path: string, text: string]> = [
+  ["/docs", "Every operation, to read and to try"],
+  ["/ready", "Whether it takes calls now, and if not, why"],
+  ["/health", "Whether the process answers at all"],
+  ["/metrics", "Figures for Prometheus"]
+]
+
+export const indexPage = ({ publicUrl, demo, version, dialects }: IndexFacts, readiness: Checked): Page => ({
   contentSecurityPolicy,
   html: `<!doctype html>
 <html lang="en">
@@ -61,16 +79,25 @@ export const indexPage = ({ publicUrl, demo, dialects }: IndexFacts): Page => ({
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Tollgate</title>
-<style>${style}</style>
+<link rel="icon" href="/icon.svg" type="image/svg+xml">
+<style>${indexStyle}</style>
+<script src="/index.js" type="module"></script>
 </head>
 <body>
 <main>
-<h1>Tollgate</h1>
-<p>A gateway for paid AI agents. It authenticates, limits, forwards and accounts for every call; balances, keys and agents are the same whichever interface you speak.</p>
-<h2>Interfaces</h2>${dialects.map(dialectSection).join("")}
-${demo ? demoSection(publicUrl) : ""}
-<h2>This node</h2>
-<nav><a href="/health">Health</a><a href="/ready">Readiness</a><a href="/metrics">Metrics</a><a href="/docs">Documentation</a></nav>
+<header>
+<h1><img src="/icon.svg" alt="" width="40" height="40">Tollgate</h1>
+<p class="lead">A gateway for paid AI agents. It authenticates, limits, forwards and accounts for every call.</p>
+${statusLine(readiness, version)}
+</header>
+${demo ? demoSteps(publicUrl) : ""}
+<h2>Interfaces</h2>
+<div class="cards">${dialects.map(dialectCard).join("")}
+</div>
+<h2>This gateway</h2>
+<table>
+${nodeRows.map(([path, text]) => `<tr><th scope="row"><a href="${path}"><code>${path}</code></a></th><td class="soft">${text}</td></tr>`).join("\n")}
+</table>
 </main>
 </body>
 </html>

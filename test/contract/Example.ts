@@ -58,7 +58,7 @@ export const makeWorlds = () => {
 
 /** The narrowest credential that the row takes. */
 export const credentialFor = async (row: Row, caller: Person): Promise<string | undefined> => {
-  if (row.auth === "public") return undefined
+  if (row.auth === "public" || row.auth === "optional") return undefined
   return row.auth === "login" ? caller.accessToken : (await caller.key(row.scope ?? "proxy")).key
 }
 

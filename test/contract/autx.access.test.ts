@@ -11,7 +11,7 @@ import { type Person, type World, makeWorld } from "../support/World.ts"
 import { credentialFor, masked } from "./Example.ts"
 
 const rows = autx.rows.filter((row) => row.kind !== "socket")
-const authenticated = rows.filter((row) => row.auth !== "public")
+const authenticated = rows.filter((row) => row.auth === "login" || row.auth === "loginOrKey")
 const pathOf = (row: Row, mount = "/v1"): string => `${mount}${row.path.replace(/\{\w+\}/g, "nobody")}`
 const titled = (some: ReadonlyArray<Row>) => some.map((row) => [`${row.method} ${row.path}`, row] as const)
 
@@ -46,6 +46,11 @@ describe.each(titled(authenticated))("%s", (_, row) => {
     expect(Number(reply.headers.get("x-ratelimit-remaining"))).toBeLessThan(100_000)
     expect(Number(reply.headers.get("x-ratelimit-reset"))).toBeGreaterThan(0)
   })
+})
+
+it.each(titled(rows.filter((row) => row.auth === "optional")))("%s takes callers with and without a credential, but not with a bad one", async (_, row) => {
+  const statuses = [await answerTo(row), await answerTo(row, caller.accessToken), await answerTo(row, (await caller.key("proxy")).key), await answerTo(row, "garbage")]
+  expect(statuses.map(({ status }) => status)).toEqual([200, 200, 200, 401])
 })
 
 it.each(titled(rows.filter((row) => row.auth === "login")))("%s takes no API key", async (_, row) => {

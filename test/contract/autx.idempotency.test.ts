@@ -24,9 +24,16 @@ it("is honoured by every row that creates or charges", () => {
 
 const made = async (): Promise<number> => {
   const [row] = await world.sql<Array<{ count: bigint }>>`
-    select (select count(*) from agents) + (select count(*) from api_keys) + (select count(*) from orders) + (select count(*) from transactions) as count`
+    select (select count(*) from agents) + (select count(*) from api_keys) + (select count(*) from orders) + (select count(*) from transactions where type <> 'complete') as count`
   return Number(row!.count)
 }
+
+it("never stores an answer with a key in it", async () => {
+  const { key } = (await world.call("POST", "/v1/api-keys", { token: caller.accessToken, body: { name: "a key" }, headers: { "idempotency-key": "secret" } })).json
+  expect(key).toMatch(/^autx_live_/)
+  expect(await world.sql`select key, status from idempotency_answers where account_id = ${caller.accountId}`).toEqual([])
+  expect(await world.sql`select key from idempotency_keys where account_id = ${caller.accountId}`).toEqual([{ key: "secret" }])
+})
 
 const reused = "This Idempotency-Key came before with another request: repeat that request unchanged, or use another key"
 

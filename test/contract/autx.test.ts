@@ -20,7 +20,7 @@ afterAll(worlds.stop)
 
 const isLater = (row: Row): boolean => row.errors.includes("NotImplemented")
 
-/** Refusals that no caller can bring about alone: outages, races, full queues. `errors.test.ts` has their words, `outage.test.ts` their main case. */
+/** Outages, races, full queues and replays: the words are in `autx.errors.test.ts`, the cases for all rows in `autx.access.test.ts` and `autx.idempotency.test.ts`. */
 const systemic: ReadonlySet<GatewayErrorTag> = new Set([
   "StoreUnavailable", "NotCommitted", "OutcomeUnknown", "MailboxFull", "Overloaded", "HoldLost", "Draining", "IdempotencyInFlight", "AnswerNotStored"
 ])
@@ -44,11 +44,15 @@ describe("the table", () => {
       const [, method, path, credential, status] = line.split("\t")
       return `${method} ${path} ${plain(credential!)} ${status}`
     })
-    const credentialOf = (row: Row) => row.auth === "public" ? "public" : row.auth === "login" ? "jwt" : row.scope === undefined ? "jwt|key" : `jwt|key:${row.scope}`
+    const credentialOf = (row: Row) => row.auth === "public" || row.auth === "optional" ? "public" : row.auth === "login" ? "jwt" : row.scope === undefined ? "jwt|key" : `jwt|key:${row.scope}`
     const routed = autx.rows.map((row) => row.kind === "socket"
       ? `WS ${row.path} public 101`
       : `${row.method} ${row.path} ${credentialOf(row)} ${row.kind === "endpoint" ? row.status : 200}`)
     expect(routed.toSorted()).toEqual(listed.toSorted())
+  })
+
+  it("asks for a verified email where the contract does", () => {
+    expect(autx.rows.filter((row) => row.verified).map(({ id }) => id).toSorted()).toEqual(["autx.agents.create", "autx.api_keys.create", "autx.credits.deposit"])
   })
 
   it("has an example for every row that is there, and no other", () => {

@@ -36,6 +36,9 @@ export interface OpenPage {
   readonly close: () => Promise<void>
 }
 
+/** Runs in the page. */
+const violations = `document.addEventListener("securitypolicyviolation", (event) => console.error("violation of " + event.effectiveDirective + " by " + event.blockedURI))`
+
 /** Opens a path of the gateway and waits until it is loaded. */
 export const openPage = async (browser: Browser, url: string, options: BrowserContextOptions = {}): Promise<OpenPage> => {
   const { origin } = new URL(url)
@@ -53,8 +56,7 @@ export const openPage = async (browser: Browser, url: string, options: BrowserCo
   page.on("response", (response) => {
     if (response.status() >= 400) complaints.push(`${response.status()} ${response.url()}`)
   })
-  await page.addInitScript(() => document.addEventListener("securitypolicyviolation", (event) =>
-    console.error(`violation of ${event.effectiveDirective} by ${event.blockedURI}`)))
+  await page.addInitScript({ content: violations })
   await page.goto(url, { waitUntil: "load" })
   return { page, complaints, close: () => context.close() }
 }

@@ -49,6 +49,11 @@ const unpack = async (name: string, root: string): Promise<void> => {
   }
 }
 
+/** Some keep theirs one folder deeper. */
 const librariesIn = (root: string): ReadonlyArray<string> =>
-  ["usr/lib", "lib"].map((folder) => join(root, folder)).filter(existsSync)
-    .flatMap((folder) => readdirSync(folder).filter((name) => name.endsWith("-linux-gnu")).map((name) => join(folder, name)))
+  ["usr/lib", "lib"].flatMap((folder) => foldersIn(join(root, folder)))
+    .filter((folder) => folder.endsWith("-linux-gnu"))
+    .flatMap((folder) => [folder, ...foldersIn(folder)])
+
+const foldersIn = (folder: string): ReadonlyArray<string> =>
+  existsSync(folder) ? readdirSync(folder, { withFileTypes: true }).filter((entry) => entry.isDirectory()).map(({ name }) => join(folder, name)) : []

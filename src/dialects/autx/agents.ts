@@ -13,7 +13,7 @@ const tag = "Agents"
 
 type Listed = Effect.Success<ReturnType<Listings["Service"]["get"]>>
 
-/** `endpoint_url` is public for agents that were listed here; another dialect's stay with their owner. */
+/** `endpoint_url` is public for agents that were listed here, and no other dialect lists any yet. */
 const agentView = ({ agent, calls, revenue }: Listed) => ({
   id: agent.id, name: agent.name, ticker: agent.ticker, description: agent.description, category: agent.category,
   service_price: agent.price, endpoint_url: agent.endpointUrl, status: agent.status, auth_tier: agent.authTier,
@@ -39,7 +39,7 @@ const ownerOf = (owner: "me" | undefined, caller: Caller | undefined): Effect.Ef
 
 export const agents = [
   endpoint({
-    id: "autx.agents.list", method: "GET", path: "/agents/", auth: "public",
+    id: "autx.agents.list", method: "GET", path: "/agents/", auth: "optional",
     docs: {
       summary: "List agents",
       description: "`sort`: `trending` by calls in the last 24 hours, `revenue` by all their revenue, `new` by age. `mcap` and `apy` are 0 for every agent until there is a market, so they order by revenue, then new.",

@@ -146,6 +146,7 @@ export const endpointTarget = (dialect: Dialect, row: Endpoint): Target => {
     meter: new RowMeter(row.id),
     serve: (exchange, params) => {
       if (row.auth === "public") return receive(exchange, undefined, params)
+      if (row.auth === "optional" && exchange.head.authorization === "") return receive(exchange, undefined, params)
       admit(exchange, need, (caller) => receive(exchange, caller, params))
     }
   }

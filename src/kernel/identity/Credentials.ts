@@ -6,9 +6,11 @@
  * actor alone, and a call never writes it back. Keys are stored and compared as
  * SHA-256, compared in constant time; logins are signed tokens (`Tokens`).
  * Unknown credentials are remembered for a few seconds, and look-ups under way
- * are bounded: guessing is cheap for us and expensive for the guesser.
+ * are bounded: guessing is cheap for us and expensive for the guesser. Calls that
+ * come with one credential at the same time share one look-up, so that a burst of
+ * a new key, or after a restart, is not taken for guessing.
  */
-import { Context, Effect, Layer } from "effect"
+import { Context, Deferred, Effect, Layer } from "effect"
 import { createHash, timingSafeEqual } from "node:crypto"
 import { limits } from "../../config.ts"
 import { Overloaded, type StoreUnavailable, Unauthenticated } from "../../domain/errors.ts"
@@ -40,7 +42,7 @@ export class Credentials extends Context.Service<Credentials, {
     const postgres = yield* Postgres
     const proved = new Map<string, Caller>()
     const refused = new Map<string, number>()
-    let underWay = 0
+    const underWay = new Map<string, Deferred.Deferred<Caller, Unauthenticated | StoreUnavailable>>()
     gauge("tollgate_credentials_cached", "Credentials remembered as proved", () => proved.size)
 
     const remember = (authorization: string, caller: Caller): Caller => {
@@ -70,8 +72,12 @@ export class Credentials extends Context.Service<Credentials, {
       prove: (authorization) => Effect.suspend((): Effect.Effect<Caller, Unauthenticated | StoreUnavailable | Overloaded> => {
         const until = refused.get(authorization)
         if (until !== undefined && until > Date.now()) return Effect.fail(new Unauthenticated({ reason: "invalid" }))
-        if (underWay >= limits.credentialLookupsMax) return Effect.fail(new Overloaded({ what: "credential look-ups", retryAfterMs: 1_000 }))
-        underWay++
+        const same = underWay.get(authorization)
+        if (same !== undefined) return Deferred.await(same)
+        if (underWay.size >= limits.credentialLookupsMax) return Effect.fail(new Overloaded({ what: "credential look-ups", retryAfterMs: 1_000 }))
+        const proving = Deferred.makeUnsafe<Caller, Unauthenticated | StoreUnavailable>()
+        underWay.set(authorization, proving)
+        // The others wait for this one, so it goes on when its own caller leaves.
         return lookUp(authorization).pipe(
           Effect.map((caller) => remember(authorization, caller)),
           Effect.tapErrorTag("Unauthenticated", ({ reason }) => Effect.sync(() => {
@@ -79,7 +85,11 @@ export class Credentials extends Context.Service<Credentials, {
             if (refused.size >= limits.refusedCredentialEntries) dropOldest(refused)
             refused.set(authorization, Date.now() + limits.refusedCredentialTtlMs)
           })),
-          Effect.ensuring(Effect.sync(() => { underWay-- }))
+          Effect.onExit((exit) => {
+            underWay.delete(authorization)
+            return Deferred.done(proving, exit)
+          }),
+          Effect.uninterruptible
         )
       })
     })

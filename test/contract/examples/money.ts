@@ -76,8 +76,8 @@ export const money: Examples = {
         request: async (world) => ({ path: `/proxy/${(await priced(world)).ticker}`, headers: { "idempotency-key": "k".repeat(256) } }),
         status: 422,
         answer: {
-          detail: "header.Idempotency-Key: must be 1 to 255 visible ASCII characters",
-          errors: [{ loc: ["header", "Idempotency-Key"], msg: "must be 1 to 255 visible ASCII characters" }]
+          detail: "header.idempotency-key: must be 1 to 255 visible ASCII characters",
+          errors: [{ loc: ["header", "idempotency-key"], msg: "must be 1 to 255 visible ASCII characters" }]
         }
       },
       IdempotencyKeyReused: {
