@@ -157,10 +157,16 @@ export const limits = {
   outcomeDeadlineMs: 10_000,
   /** A statement of the committer that runs longer is cut by the server: the batch is then in doubt and looked up. */
   commitStatementTimeoutMs: 10_000,
+  /** A commit unanswered for this long: the database counts as away, new money is refused. */
+  commitStallMs: 2_000,
+  /** A commit unanswered for this long is in doubt; past the server's own timeout only a frozen or unreachable server is. */
+  commitAnswerTimeoutMs: 12_000,
   committerConnections: 1,
   /** Reads by the management API and activations; their own small pool with a statement timeout. */
   readConnections: 6,
   readStatementTimeoutMs: 5_000,
+  /** A read unanswered for this long: the server is frozen or unreachable. */
+  readAnswerTimeoutMs: 10_000,
   /** Usage rows of free calls kept while Postgres is away; then counted as dropped. */
   usageBufferRows: 200_000,
   usageFlushMs: 200,

@@ -47,9 +47,15 @@ export class Server extends Context.Service<Server, {
   static readonly layer = <R>(options: ServerOptions<R>) => Layer.effect(Server, make(options))
 }
 
+/** uWS shares ports by default: two gateways with different data would answer in turns. */
+const exclusivePort = 1
+/** A form that uWS takes and its types leave out. */
+type ListenOn = (host: string, port: number, options: number, done: (socket: uWS.us_listen_socket | false) => void) => unknown
+
 const listen = (app: uWS.TemplatedApp, host: string, port: number): Effect.Effect<uWS.us_listen_socket, ListenFailed> =>
   Effect.callback((resume) => {
-    app.listen(host, port, (socket) => {
+    const listenOn = app.listen as unknown as ListenOn
+    listenOn.call(app, host, port, exclusivePort, (socket) => {
       resume(socket === false ? Effect.fail(new ListenFailed(host, port)) : Effect.succeed(socket))
     })
   })

@@ -38,6 +38,11 @@ export type CommitDone = (outcome: CommitOutcome) => void
 
 export class Accounts extends Context.Service<Accounts, {
   readonly resident: (id: AccountId, nowMs: number) => Account | undefined
+  /**
+   * The account to admit a call by, though not to decide money on: while nothing can be written, that is also the
+   * state that was given up when the outage began, so that free calls go on.
+   */
+  readonly admitting: (id: AccountId, nowMs: number) => Account | undefined
   readonly ask: <A>(id: AccountId, turn: (account: Account, nowMs: number) => A) => Effect.Effect<A, AccountError>
   /** As `ask`, for a turn that answers an effect: it is decided in the turn and awaited after it. */
   readonly act: <A, E>(id: AccountId, turn: (account: Account, nowMs: number) => Effect.Effect<A, E>) => Effect.Effect<A, E | AccountError>
@@ -64,6 +69,7 @@ export class Accounts extends Context.Service<Accounts, {
     const settings = yield* Config
     const postgres = yield* Postgres
 
+    const givenUp = new Map<AccountId, Account>()
     const activated: Array<(account: Account) => void> = []
     const directory = new Directory<AccountId, Account, NotFound | StoreUnavailable>({
       name: "account",
@@ -82,7 +88,10 @@ export class Accounts extends Context.Service<Accounts, {
     }, placement.locate, limits)
 
     committer.onLost((id, token) => {
-      if (directory.discard(id, token)) metrics.discards.inc({ reason: "commit" })
+      const account = directory.resident(id, Date.now())
+      if (!directory.discard(id, token)) return
+      metrics.discards.inc({ reason: "commit" })
+      if (account !== undefined && !committer.available()) givenUp.set(id, account)
     })
     gauge("tollgate_actors_active", "Accounts resident on this node", () => directory.residentCount)
     gauge("tollgate_mailbox_commands", "Commands that wait for an activation", () => directory.mailboxDepth)
@@ -105,6 +114,13 @@ export class Accounts extends Context.Service<Accounts, {
 
     return Accounts.of({
       resident: (id, nowMs) => directory.resident(id, nowMs),
+      admitting: (id, nowMs) => {
+        const account = directory.resident(id, nowMs)
+        if (account !== undefined || givenUp.size === 0) return account
+        if (!committer.available()) return givenUp.get(id)
+        givenUp.clear()
+        return undefined
+      },
       ask: (id, turn) => directory.ask(id, (account) => turn(account, Date.now())),
       act: (id, turn) => Effect.flatten(directory.ask(id, (account) => turn(account, Date.now()))),
       submit,

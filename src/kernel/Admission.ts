@@ -46,7 +46,7 @@ export class Admission extends Context.Service<Admission, {
       admitNow: (authorization, need, nowMs) => {
         const caller = credentials.known(authorization)
         if (caller === undefined || (caller.dialect !== undefined && caller.dialect !== need.dialect)) return undefined
-        const account = accounts.resident(caller.accountId, nowMs)
+        const account = accounts.admitting(caller.accountId, nowMs)
         return account === undefined ? undefined : decision(account, caller, need, nowMs)
       },
       admit: (authorization, need) => Effect.gen(function*() {

@@ -118,10 +118,14 @@ export class Orders extends Context.Service<Orders, {
         return accounts.commit(account, {
           transactions: [outcome.transaction!],
           budgets: outcome.budgets,
-          orders: [{ ...order, prompt: wanted.prompt, paymentMethod: wanted.paymentMethod }],
+          orders: [{ ...order, fee: view.fee, prompt: wanted.prompt, paymentMethod: wanted.paymentMethod }],
           idempotency: idempotencyRows(idempotency, order.id, view, nowMs)
         }, outcome).pipe(
-          Effect.onError(() => Effect.sync(() => ended(order.id))),
+          Effect.onError(() => Effect.sync(() => {
+            ended(order.id)
+            // Of unknown outcome: if it was durable after all, the next activation finds and refunds it.
+            accounts.forget(caller.accountId)
+          })),
           Effect.map(() => {
             run(caller.accountId, order, agent, wanted.prompt)
             return view

@@ -31,6 +31,7 @@ import type { AgentCredential } from "./upstream/AgentCredential.ts"
 import type { Caller } from "./Caller.ts"
 import { newId } from "./Ids.ts"
 import { type Idempotency, type IdempotentCall, idempotencyRows, refuseIdempotencyKey } from "./Idempotency.ts"
+import { KeptBytes } from "./KeptBytes.ts"
 import type { Ledger } from "./Ledger.ts"
 import type { Downstream, Header, RelayFacts, RelayTarget } from "./Relay.ts"
 import type { Exchange, Upstream, UpstreamHandler } from "./upstream/Upstream.ts"
@@ -68,7 +69,7 @@ export class RelayedCall implements UpstreamHandler {
   #headers: ReadonlyArray<Header> = []
   #length: number | undefined
   /** The answer so far: of a small one, or what came while the charge was on its way. */
-  #kept: Array<Uint8Array> = []
+  #kept = new KeptBytes()
   #keeps = false
   #ended = false
   #broken = false
@@ -220,10 +221,7 @@ export class RelayedCall implements UpstreamHandler {
         if (bytes.byteLength > 0 && !body.write(bytes)) flow.pause()
         if (last) body.end()
       },
-      failed: (error) => {
-        this.#exchange?.abort()
-        this.#refuse(error)
-      }
+      failed: (error) => this.#refuse(error)
     })
     return body
   }
@@ -236,7 +234,8 @@ export class RelayedCall implements UpstreamHandler {
     this.#phase = "answering"
     const charged = this.#price > 0n && status < 500
     if (!charged && this.#price > 0n) this.#release()
-    this.#keeps = contentLength !== undefined && contentLength <= limits.copyOnceBytesMax
+    // One that must be repeatable is kept too while it may still turn out to be small.
+    this.#keeps = contentLength === undefined ? charged && this.#idempotency !== undefined : contentLength <= limits.copyOnceBytesMax
     if (this.#keeps) return
     if (charged) return this.#charge((bill) => this.#beginStream(bill))
     this.#beginStream(undefined)
@@ -244,8 +243,11 @@ export class RelayedCall implements UpstreamHandler {
 
   chunk(bytes: Uint8Array): boolean {
     if (this.#keeps || this.#phase === "charging") {
-      this.#kept.push(bytes)
-      return this.#keeps
+      this.#kept.add(bytes)
+      if (!this.#keeps || this.#kept.size <= limits.copyOnceBytesMax) return this.#keeps
+      this.#keeps = false
+      this.#charge((bill) => this.#beginStream(bill))
+      return false
     }
     return this.#phase === "answering" ? this.#downstream.write(bytes) : true
   }
@@ -268,7 +270,7 @@ export class RelayedCall implements UpstreamHandler {
       return
     }
     if (!begun) return this.#refuse(error)
-    this.#record(this.#status)
+    this.#recordUncharged()
     if (this.#finish()) this.#downstream.abort()
   }
 
@@ -314,11 +316,11 @@ export class RelayedCall implements UpstreamHandler {
   /** What a replay repeats: a complete answer only. */
   #storable(bill: Bill) {
     if (!this.#keeps) return undefined
-    return { status: this.#status, headers: this.#answerHeaders(bill), body: this.#body() }
+    return { status: this.#status, headers: this.#answerHeaders(bill), body: this.#kept.bytes() }
   }
 
   #reply(bill: Bill | undefined): void {
-    const body = this.#body()
+    const body = this.#kept.bytes()
     const headers = this.#answerHeaders(bill)
     if (bill === undefined) this.#record(this.#status)
     if (this.#finish()) this.#downstream.reply(this.#status, headers, body)
@@ -327,8 +329,7 @@ export class RelayedCall implements UpstreamHandler {
   #beginStream(bill: Bill | undefined): void {
     this.#downstream.onDrain(() => this.#exchange?.resume())
     this.#downstream.head(this.#status, this.#answerHeaders(bill), this.#length)
-    const kept = this.#kept
-    this.#kept = []
+    const kept = this.#kept.take()
     let writable = true
     for (const chunk of kept) writable = this.#downstream.write(chunk)
     if (this.#broken) {
@@ -338,7 +339,7 @@ export class RelayedCall implements UpstreamHandler {
   }
 
   #endStream(): void {
-    if (this.#price === 0n || this.#status >= 500) this.#record(this.#status)
+    this.#recordUncharged()
     if (this.#finish()) this.#downstream.end()
   }
 
@@ -346,10 +347,6 @@ export class RelayedCall implements UpstreamHandler {
     const { request } = this.#downstream
     const own = this.#target.answerHeaders({ requestId: request.requestId, agent: this.#agent, latencyMs: Date.now() - request.receivedAtMs, bill })
     return this.#headers.length === 0 ? own : [...this.#headers, ...own]
-  }
-
-  #body(): Uint8Array {
-    return this.#kept.length === 1 ? this.#kept[0]! : Buffer.concat(this.#kept)
   }
 
   #gone(): void {
@@ -363,6 +360,7 @@ export class RelayedCall implements UpstreamHandler {
   }
 
   #refuse(error: GatewayError): void {
+    this.#exchange?.abort()
     this.#release()
     if (this.#phase !== "deciding" && this.#phase !== "done") this.#record(503)
     if (this.#finish()) this.#downstream.fail(error)
@@ -380,6 +378,11 @@ export class RelayedCall implements UpstreamHandler {
     this.#phase = "done"
     if (this.#idempotency !== undefined) this.#parts.idempotency.end(this.#caller, this.#idempotency)
     return true
+  }
+
+  /** A charged call's usage row is part of its commit. */
+  #recordUncharged(): void {
+    if (this.#price === 0n || this.#status >= 500) this.#record(this.#status)
   }
 
   #record(status: number): void {

@@ -23,10 +23,10 @@ const read = (payload: string): Change | undefined => {
 
 /** Listens while the layer lives. Reconnects by itself. */
 export const listenForChanges = (heard: (change: Change) => void) => Layer.effectDiscard(Effect.gen(function*() {
-  const { reads } = yield* Postgres
+  const { news } = yield* Postgres
   let first = true
   yield* Effect.acquireRelease(
-    Effect.promise(() => reads.listen(channel, (payload) => {
+    Effect.promise(() => news.listen(channel, (payload) => {
       const change = read(payload)
       if (change !== undefined) heard(change)
     }, () => {

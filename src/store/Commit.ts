@@ -27,6 +27,8 @@ export interface OrderRow {
   readonly prompt: string
   readonly paymentMethod: string
   readonly amount: Credits
+  /** The platform's part if it completes. */
+  readonly fee: Credits
   readonly createdAtMs: number
 }
 

@@ -21,7 +21,9 @@
  * begun), then the batch's row says what happened. If the database stays away
  * past `outcomeDeadlineMs` callers learn `unknown`; accounts stay fenced by
  * their next activation. While no answer comes, everything that waits is
- * refused at once and `available()` is false.
+ * refused at once and `available()` is false. A server that keeps the connection
+ * and does not answer is refused more after `commitStallMs`, and its connection
+ * is given up as cut after `commitAnswerTimeoutMs`.
  *
  * Why not one transaction per command: an fsync costs more than a hundred
  * decisions.
@@ -53,15 +55,15 @@ export class Committer extends Context.Service<Committer, {
   readonly drained: Effect.Effect<void>
 }>()("tollgate/store/Committer") {
   static readonly layer = Layer.effect(Committer, Effect.gen(function*() {
-    const { writes } = yield* Postgres
+    const { writes, renewWrites } = yield* Postgres
     const committer = yield* Effect.acquireRelease(
-      Effect.sync(() => new GroupCommit(writes)),
+      Effect.sync(() => new GroupCommit(writes, renewWrites)),
       (committer) => Effect.sync(() => { committer.closed = true })
     )
     gauge("tollgate_commits_waiting", "Commit requests waiting for the next batch", () => committer.waiting.length)
     return Committer.of({
       submit: (request) => committer.submit(request),
-      available: () => committer.outageSince === undefined,
+      available: () => committer.outageSince === undefined && !committer.isStalled,
       onLost: (listener) => { committer.listeners.push(listener) },
       drained: Effect.promise(() => committer.drained())
     })
@@ -80,10 +82,30 @@ class GroupCommit {
   closed = false
   private running = false
   private idle: Array<() => void> = []
+  private askedAt: number | undefined = undefined
   private readonly sql: Sql
+  private readonly renew: () => void
 
-  constructor(sql: Sql) {
+  constructor(sql: Sql, renew: () => void) {
     this.sql = sql
+    this.renew = renew
+  }
+
+  /** The database took a statement and says nothing: what is submitted now would only wait. */
+  get isStalled(): boolean {
+    return this.askedAt !== undefined && performance.now() - this.askedAt > limits.commitStallMs
+  }
+
+  /** A server that is frozen keeps its connections: past the deadline the statement's outcome is unknown. */
+  private async answer<A>(statement: PromiseLike<A>): Promise<A> {
+    this.askedAt = performance.now()
+    const overdue = setTimeout(this.renew, limits.commitAnswerTimeoutMs)
+    try {
+      return await statement
+    } finally {
+      clearTimeout(overdue)
+      this.askedAt = undefined
+    }
   }
 
   submit(request: CommitRequest): void {
@@ -149,7 +171,7 @@ class GroupCommit {
     // Two terms of one account in a batch: the earlier is stale already.
     const current = batch.filter((request) => tokens.get(request.accountId) === request.token)
     const { present, json } = batchParameters(current)
-    const rows = await this.sql.unsafe<Array<{ id: string }>>(batchSql(present), [batchId, presented, ...json], { prepare: true })
+    const rows = await this.answer(this.sql.unsafe<Array<{ id: string }>>(batchSql(present), [batchId, presented, ...json], { prepare: true }))
     return new Set(rows.map((row) => row.id))
   }
 
@@ -189,10 +211,10 @@ class GroupCommit {
     const accounts = Array.from(new Set(batch.map((request) => request.accountId)))
     for (;;) {
       try {
-        await this.sql`
+        await this.answer(this.sql`
           with locked as (select id from accounts where id = any(${accounts}::uuid[]) order by id for update)
-          update accounts a set token = a.token + 1 from locked where a.id = locked.id`
-        const [row] = await this.sql<Array<{ refused: ReadonlyArray<string> }>>`select refused from batches where id = ${batchId}`
+          update accounts a set token = a.token + 1 from locked where a.id = locked.id`)
+        const [row] = await this.answer(this.sql<Array<{ refused: ReadonlyArray<string> }>>`select refused from batches where id = ${batchId}`)
         this.outageSince = undefined
         return row === undefined ? this.lose(batch, refused) : this.settle(batch, new Set(row.refused))
       } catch (error) {
@@ -212,7 +234,7 @@ class GroupCommit {
     this.lose(batch, outcome)
     while (!this.closed) {
       try {
-        await this.sql`select 1`
+        await this.answer(this.sql`select 1`)
         this.outageSince = undefined
         return
       } catch {

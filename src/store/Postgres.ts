@@ -64,7 +64,15 @@ const failureOf = (error: unknown): StoreUnavailable | SqlFailure => {
   return new SqlFailure(code, message, constraint_name)
 }
 
-export const connect = (connection: Connection, options: { max: number; statementTimeoutMs: number; name: string }): Sql => {
+export interface PoolOptions {
+  readonly max: number
+  readonly statementTimeoutMs: number
+  readonly name: string
+  /** Called when one of the connections has ended. */
+  readonly onLost?: () => void
+}
+
+export const connect = (connection: Connection, options: PoolOptions): Sql => {
   const settings = {
     max: options.max,
     types: { bigint: postgres.BigInt },
@@ -77,14 +85,77 @@ export const connect = (connection: Connection, options: { max: number; statemen
       statement_timeout: options.statementTimeoutMs,
       timezone: "UTC"
     },
-    onnotice: () => {}
+    onnotice: () => {},
+    onclose: () => options.onLost?.()
   } as const
   return typeof connection === "string" ? postgres(connection, settings) : postgres({ ...connection, ...settings })
 }
 
+interface Pool {
+  /** Good for the node's whole life. */
+  readonly sql: Sql
+  /** Fails what is under way as of unknown outcome, at once, and goes on with other connections. */
+  readonly renew: () => void
+  readonly end: () => Promise<unknown>
+}
+
+/** How long statements on healthy connections may take to end when their pool is replaced. */
+const renewalGraceSeconds = 1
+
+/**
+ * A pool that is replaced as a whole when one of its connections ends. A lost
+ * connection of postgres.js 3.4 is not to be used again: a statement that comes
+ * between its socket's error and its close is never answered, and one that waits
+ * to be written then keeps the next socket from ever being used.
+ */
+const openPool = (connection: Connection, options: Omit<PoolOptions, "onLost">): Pool => {
+  let ended = false
+  const open = (): Sql => {
+    const opened = connect(connection, { ...options, onLost: () => { if (opened === current) replace(renewalGraceSeconds) } })
+    return opened
+  }
+  const replace = (graceSeconds: number): void => {
+    if (ended) return
+    const old = current
+    current = open()
+    void old.end({ timeout: graceSeconds })
+  }
+  let current = open()
+  return {
+    sql: new Proxy(current, {
+      apply: (_, self, args) => Reflect.apply(current, self, args) as unknown,
+      get: (_, name) => Reflect.get(current, name) as unknown
+    }),
+    renew: () => replace(0),
+    end: () => {
+      ended = true
+      return current.end({ timeout: 2 })
+    }
+  }
+}
+
+/**
+ * A transaction of several statements. Unlike `sql.begin` it sends no rollback
+ * after a connection that was lost: postgres.js would throw where nobody can
+ * catch it, and the process would end.
+ */
+export const begin = <A>(sql: Sql, act: (transaction: Sql) => Promise<A>): Promise<A> =>
+  sql.begin((transaction) => act(transaction as unknown as Sql).catch((error: unknown) =>
+    // The loss itself rejects the transaction.
+    isLoss(error) ? new Promise<A>(() => {}) : Promise.reject(error)
+  )) as Promise<A>
+
+/** The connection ended under a statement. */
+const isLoss = (error: unknown): boolean =>
+  codeOf(error)?.startsWith("CONNECTION_") === true || error instanceof Error && "syscall" in error
+
 export class Postgres extends Context.Service<Postgres, {
   readonly reads: Sql
   readonly writes: Sql
+  /** Opens a connection of its own for each use by `listen`, and holds on to it. */
+  readonly news: Sql
+  /** Gives up the connection of `writes`: a statement under way on it fails as `unknown`, later ones get another. */
+  readonly renewWrites: () => void
   /** Runs on `reads`. A `SqlFailure` is a defect unless the caller expects it and uses `attempt`. */
   readonly run: <A>(query: (sql: Sql) => Promise<A>) => Effect.Effect<A, StoreUnavailable>
   readonly attempt: <A>(query: (sql: Sql) => Promise<A>) => Effect.Effect<A, StoreUnavailable | SqlFailure>
@@ -92,16 +163,22 @@ export class Postgres extends Context.Service<Postgres, {
   static readonly layer = (connection: Connection): Layer.Layer<Postgres> =>
     Layer.effect(Postgres, Effect.acquireRelease(
       Effect.sync(() => {
-        const reads = connect(connection, { max: limits.readConnections, statementTimeoutMs: limits.readStatementTimeoutMs, name: "tollgate" })
-        const writes = connect(connection, { max: limits.committerConnections, statementTimeoutMs: limits.commitStatementTimeoutMs, name: "tollgate-committer" })
-        const attempt = <A>(query: (sql: Sql) => Promise<A>) => Effect.tryPromise({ try: () => query(reads), catch: failureOf })
-        return Postgres.of({
-          reads,
-          writes,
+        const reads = openPool(connection, { max: limits.readConnections, statementTimeoutMs: limits.readStatementTimeoutMs, name: "tollgate" })
+        const writes = openPool(connection, { max: limits.committerConnections, statementTimeoutMs: limits.commitStatementTimeoutMs, name: "tollgate-committer" })
+        const news = connect(connection, { max: 1, statementTimeoutMs: 0, name: "tollgate-news" })
+        const attempt = <A>(query: (sql: Sql) => Promise<A>) => Effect.tryPromise({ try: () => query(reads.sql), catch: failureOf }).pipe(
+          Effect.timeoutOrElse({ duration: limits.readAnswerTimeoutMs, orElse: () => Effect.fail(new StoreUnavailable({ retryAfterMs: 1_000 })) })
+        )
+        const service = Postgres.of({
+          reads: reads.sql,
+          writes: writes.sql,
+          news,
+          renewWrites: writes.renew,
           attempt,
           run: (query) => attempt(query).pipe(Effect.catchIf((error) => error instanceof SqlFailure, (error) => Effect.die(error)))
         })
+        return { service, end: () => Promise.all([reads.end(), writes.end(), news.end({ timeout: 2 })]) }
       }),
-      ({ reads, writes }) => Effect.promise(() => Promise.all([reads.end({ timeout: 2 }), writes.end({ timeout: 2 })]))
-    ))
+      ({ end }) => Effect.promise(end)
+    ).pipe(Effect.map(({ service }) => service)))
 }

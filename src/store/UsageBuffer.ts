@@ -3,7 +3,8 @@
  * `usageFlushMs`, then inserted with their roll-ups in one statement. While
  * Postgres is away up to `usageBufferRows` are kept; more are counted as
  * dropped. A flush of unknown outcome is not repeated, so that no call is ever
- * counted twice.
+ * counted twice; after one that failed nothing is sent before the database
+ * answers again, so that an outage costs one flush at most.
  */
 import { Context, Effect, Layer } from "effect"
 import { limits } from "../config.ts"
@@ -25,18 +26,21 @@ export class UsageBuffer extends Context.Service<UsageBuffer, {
     const { reads } = yield* Postgres
     let rows: Array<UsageRow> = []
     let flushing: Promise<void> | undefined
+    let isAway = false
     gauge("tollgate_usage_buffered_rows", "Usage rows of free calls that wait to be written", () => rows.length)
 
+    const isBack = (): Promise<boolean> => reads`select 1`.then(() => true, () => false)
     const flushOnce = async (): Promise<void> => {
-      while (rows.length > 0) {
+      if (isAway) isAway = !await isBack()
+      while (!isAway && rows.length > 0) {
         const part = rows.splice(0, limits.usageFlushRowsMax)
         try {
           await reads.unsafe(insertUsage, [JSON.stringify(part.map(usageJson))], { prepare: true })
         } catch (error) {
+          isAway = true
           if (verdictOf(error) === "refused") rows = part.concat(rows)
           else metrics.usageDropped.inc(part.length)
           log.warn({ err: error, rows: part.length }, "usage rows not written")
-          return
         }
       }
     }

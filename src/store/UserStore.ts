@@ -12,7 +12,7 @@
  */
 import type { AccountId, UserId, LoginId } from "../domain/ids.ts"
 import type { AuditRow } from "./Commit.ts"
-import type { Sql } from "./Postgres.ts"
+import { type Sql, begin } from "./Postgres.ts"
 
 export interface User {
   readonly id: UserId
@@ -161,23 +161,23 @@ export const isResetLinkGood = async (sql: Sql, hash: Uint8Array, nowMs: number)
 
 /** Sets another password if the proved one is still the user's, and ends every login of the user: answers whether. */
 export const changePassword = (sql: Sql, user: User, passwordHash: string, audit: Audit): Promise<boolean> =>
-  sql.begin(async (tx) => {
+  begin(sql, async (tx) => {
     const changed = await tx`update users set password_hash = ${passwordHash} where id = ${user.id} and password_hash = ${user.passwordHash} returning id`
     if (changed.length === 0) return false
-    await endLogins(tx as unknown as Sql, user.id, "user.password_change", audit)
+    await endLogins(tx, user.id, "user.password_change", audit)
     return true
   })
 
 /** Uses a reset link: sets the password and ends every login of the user. Answers the email, or nothing when the link is not good. */
 export const resetPassword = (sql: Sql, hash: Uint8Array, passwordHash: string, nowMs: number, audit: Audit): Promise<string | undefined> =>
-  sql.begin(async (tx) => {
+  begin(sql, async (tx) => {
     const [reset] = await tx<Array<{ id: UserId; email: string }>>`
       with used as (
         delete from email_tokens where token_hash = ${hash} and purpose = 'reset' and expires_at > ${new Date(nowMs)} returning user_id
       )
       update users set password_hash = ${passwordHash} from used where id = used.user_id returning id, email`
     if (reset === undefined) return undefined
-    await endLogins(tx as unknown as Sql, reset.id, "user.password_reset", audit)
+    await endLogins(tx, reset.id, "user.password_reset", audit)
     return reset.email
   })
 

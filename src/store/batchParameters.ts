@@ -28,7 +28,7 @@ const encode: { readonly [S in Section]: (request: CommitRequest, ord: number) =
   usage: ({ rows }) => (rows.usage ?? []).map(usageJson),
   orders: ({ accountId, rows }) => (rows.orders ?? []).map((row) => ({
     id: row.id, account_id: accountId, subject_id: row.subjectId, agent_id: row.agentId, prompt: row.prompt,
-    payment_method: row.paymentMethod, amount: String(row.amount), created_at: iso(row.createdAtMs)
+    payment_method: row.paymentMethod, amount: String(row.amount), fee: String(row.fee), created_at: iso(row.createdAtMs)
   })),
   budgets: ({ accountId, rows }) => (rows.budgets ?? []).map((row) => ({
     account_id: accountId, key_id: row.keyId, budget_window: row.window, period_start: iso(row.periodStartMs), amount: String(row.amount)

@@ -94,8 +94,8 @@ moved as (
   orders: (n) => `
 ordered as (
   insert into orders (id, account_id, subject_id, agent_id, token, status, prompt, payment_method, amount, fee, created_at)
-  select r.id, r.account_id, r.subject_id, r.agent_id, live.token, 'pending', r.prompt, r.payment_method, r.amount, 0, r.created_at
-  from ${recordset(n, "id uuid, account_id uuid, subject_id uuid, agent_id uuid, prompt text, payment_method text, amount bigint, created_at timestamptz")} ${joinLive}
+  select r.id, r.account_id, r.subject_id, r.agent_id, live.token, 'pending', r.prompt, r.payment_method, r.amount, r.fee, r.created_at
+  from ${recordset(n, "id uuid, account_id uuid, subject_id uuid, agent_id uuid, prompt text, payment_method text, amount bigint, fee bigint, created_at timestamptz")} ${joinLive}
 )`,
   // Two periods of one window in one batch: the later one stands, the earlier is over.
   budgets: (n) => `

@@ -4,8 +4,10 @@
  * gateway works again without anybody's help, having lost nothing it had
  * acknowledged.
  */
+import { readFileSync, readdirSync } from "node:fs"
 import { describe, expect, it } from "vitest"
-import { type GatewayProcess, type Reply, storm, tally, until } from "../support/GatewayProcess.ts"
+import type { Sql } from "../../src/store/Postgres.ts"
+import { type GatewayProcess, type Person, type Reply, storm, tally, until } from "../support/GatewayProcess.ts"
 import { type CutProxy, startCutProxy } from "../support/CutProxy.ts"
 import { testPostgres } from "../support/postgres.ts"
 import { booked, expectCleanBooks, useStage } from "../support/Stage.ts"
@@ -14,14 +16,17 @@ const stage = useStage()
 
 const arrange = async (env: Readonly<Record<string, string>>) => {
   const [gateway, agent] = await Promise.all([stage.gateway(env), stage.agent()])
-  const [buyer, seller] = await Promise.all([gateway.person("10.00"), gateway.person()])
+  const [payer, other, seller] = await Promise.all([gateway.person("10.00"), gateway.person(), gateway.person()])
   const [free, paid] = await Promise.all([gateway.list(seller, agent.url, "0"), gateway.list(seller, agent.url, "0.01")])
-  const token = await gateway.key(buyer)
-  const callTo = ({ ticker }: { readonly ticker: string }) => (): Promise<Reply> => gateway.call("POST", `/v1/proxy/${ticker}`, { token, body: { prompt: "work" } })
+  const [token, freeToken] = await Promise.all([gateway.key(payer), gateway.key(other)])
+  const call = { body: { prompt: "work" } }
+  const callPaid = (): Promise<Reply> => gateway.call("POST", `/v1/proxy/${paid.ticker}`, { token, ...call })
+  // By somebody without a charge in flight: whose charge is lost is activated again, which needs the database.
+  const callFree = (): Promise<Reply> => gateway.call("POST", `/v1/proxy/${free.ticker}`, { token: freeToken, ...call })
   const order = (): Promise<Reply> => gateway.call("POST", "/v1/orders", { token, body: { agent_id: paid.id, prompt: "work" } })
-  // The key, its account, its agents and their tokens are known to the node from here on.
-  expect([(await callTo(free)()).status, (await callTo(paid)()).status]).toEqual([200, 200])
-  return { gateway, agent, buyer, token, callFree: callTo(free), callPaid: callTo(paid), order }
+  // The node knows keys, accounts, agents and their tokens from here on.
+  expect([(await callFree()).status, (await callPaid()).status]).toEqual([200, 200])
+  return { gateway, payer, callFree, callPaid, order }
 }
 
 const throughProxy = async () => {
@@ -38,79 +43,111 @@ const expectToComeBack = (reply: Reply): void => {
   expect(Number(reply.headers["retry-after"])).toBeGreaterThanOrEqual(1)
 }
 
-const callsCharged = (replies: ReadonlyArray<Reply | undefined>): number => replies.filter((reply) => reply?.status === 200).length
+const charges = async (sql: Sql, { accountId }: Person): Promise<number> =>
+  (await sql`select from transactions where account_id = ${accountId} and type = 'charge'`).length
 
-describe("while the database is away", () => {
-  it("free calls of known keys go on, paid ones and orders get 503 with Retry-After, and the node is not ready", async () => {
-    const { proxy, sql, gateway, buyer, callFree, callPaid, order } = await throughProxy()
+describe("while the database refuses connections", () => {
+  it("free calls of known keys go on, paid ones and orders get 503 with Retry-After, and the node is not ready", { timeout: 60_000 }, async () => {
+    const { proxy, sql, gateway, payer, callFree, callPaid, order } = await throughProxy()
     proxy.sever()
-    expectToComeBack(await callPaid()) // The first finds out; its hold is released.
+    expectToComeBack(await callPaid()) // The first finds out.
     expect(await isReady(gateway)).toBe(false)
-    for (const reply of await Promise.all([callPaid(), order()])) expectToComeBack(reply!)
+    for (const reply of await Promise.all([callPaid(), order(), gateway.call("GET", "/v1/credits/balance", { token: payer.token })])) expectToComeBack(reply)
+    expect((await callFree()).status).toBe(200)
+    await until(async () => gateway.stderr().includes("usage rows not written"))
     expect(tally(await storm(200, 16, callFree))).toEqual({ 200: 200 })
-    expectToComeBack(await gateway.call("GET", "/v1/credits/balance", { token: buyer.token }))
     expect((await gateway.call("GET", "/health")).status).toBe(200)
     expect(await gateway.metric("tollgate_holds_open")).toBe(0)
 
     proxy.restore()
     await until(() => isReady(gateway))
-    await until(async () => (await callPaid()).status === 200)
     expect(tally(await storm(50, 16, callPaid))).toEqual({ 200: 50 })
+    // What was being written when the database went may be lost; nothing after it is.
+    const dropped = await gateway.metric("tollgate_usage_dropped_total")
+    expect(dropped).toBeLessThanOrEqual(1)
     await gateway.stop()
-    const [usage] = await sql<Array<{ free: number; charged: number }>>`select count(*) filter (where cost = 0 and status = 200)::int as free, count(*) filter (where cost > 0)::int as charged from usage`
-    expect(usage).toEqual({ free: 201, charged: 52 })
-    expect(await booked(sql, buyer.accountId)).toEqual({ available: 10_000_000n - 520_000n, reserved: 0n })
+    const [usage] = await sql`select count(*) filter (where cost = 0 and status = 200)::int as free, count(*) filter (where cost > 0)::int as charged from usage`
+    expect(usage).toEqual({ free: 202 - dropped, charged: 51 })
+    expect(await booked(sql, payer.accountId)).toEqual({ available: 10_000_000n - 510_000n, reserved: 0n })
     await expectCleanBooks(sql)
   })
 })
 
-describe("an outage amid paid calls", () => {
-  const amid = async (sever: (proxy: CutProxy) => Promise<unknown>) => {
-    const { proxy, sql, gateway, buyer, callPaid } = await throughProxy()
+describe("connections cut amid paid calls", () => {
+  it.each<[string, (proxy: CutProxy) => void]>([
+    ["all at once", (proxy) => { proxy.sever(); proxy.restore() }],
+    ["when a batch was executed and not acknowledged", (proxy) => { void proxy.arm("beforeAnswer", "\"charge\"") }],
+    ["before a batch arrived", (proxy) => { void proxy.arm("beforeSend", "\"charge\"") }]
+  ])("%s, lose no charge that was answered and make none that was refused", async (_, cut) => {
+    const { proxy, sql, gateway, payer, callPaid } = await throughProxy()
     let answered = 0
-    let away: Promise<unknown> | undefined
-    const replies = await storm(400, 32, async () => {
+    const replies = await storm(600, 32, async () => {
       const reply = await callPaid()
-      if (++answered === 100) away = sever(proxy)
+      if (++answered % 100 === 0 && answered < 600) cut(proxy)
       return reply
     })
-    await away
     await until(() => isReady(gateway))
-    expect(Object.keys(tally(replies)).filter((status) => status !== "200")).toEqual(["503"])
-    await until(async () => (await callPaid()).status === 200)
-    // A retry may have been refused while the account was activated again; each 200 so far is in the books, and nothing else is.
+    await until(async () => (await callPaid()).status === 200) // A cut may have been waiting for this one.
+    const { 200: passed = 0, 503: refused = 0, ...others } = tally(replies)
+    expect(others).toEqual({})
+    expect(refused).toBeGreaterThan(0)
     await gateway.stop()
-    const [row] = await sql<Array<{ count: number }>>`select count(*)::int as count from transactions where account_id = ${buyer.accountId} and type = 'charge'`
-    return { sql, row: row!, acknowledged: callsCharged(replies) + 2, gateway }
-  }
-
-  it("loses nothing that was answered, and charges nothing that was refused", async () => {
-    const { sql, row, acknowledged } = await amid(async (proxy) => {
-      proxy.sever()
-      proxy.restore()
-    })
-    expect(row.count).toBe(acknowledged)
-    await expectCleanBooks(sql)
-  })
-
-  it("whose last batch was executed but not acknowledged is answered by what the database says", async () => {
-    const { sql, row, acknowledged } = await amid((proxy) => proxy.arm("beforeAnswer", "insert into batches"))
-    expect(row.count).toBe(acknowledged)
+    expect(await charges(sql, payer)).toBe(passed + 2)
     await expectCleanBooks(sql)
   })
 })
 
-describe("a database server that dies", () => {
-  it("is worked with again as soon as it is back", async () => {
+describe("a database server that", () => {
+  const ownServer = async () => {
     const server = await testPostgres()
     stage.onEnd(() => server.stop())
     const { env, options } = await server.freshDatabase()
-    const { gateway, callFree, callPaid } = await arrange(env)
-    await server.kill9()
+    const sql = stage.connect(options)
+    // The test's servers forget their last moments when they are killed, unless told not to.
+    await sql.unsafe(`alter database ${options.database} set synchronous_commit = on`)
+    return { server, sql, ...await arrange(env) }
+  }
+
+  it("dies is worked with again when it is back", async () => {
+    const { server, sql, gateway, payer, callFree, callPaid } = await ownServer()
+    const back = server.kill9()
+    expectToComeBack(await callPaid())
     expect((await callFree()).status).toBe(200)
-    await until(async () => (await callPaid()).status === 200)
+    await back
     await until(() => isReady(gateway))
+    expect((await callPaid()).status).toBe(200)
     await gateway.stop()
-    await expectCleanBooks(stage.connect(options))
+    expect(await charges(sql, payer)).toBe(2)
+    await expectCleanBooks(sql)
   })
+
+  it("freezes is refused more work, and goes on where it stopped", async () => {
+    const { server, sql, gateway, payer, callFree, callPaid } = await ownServer()
+    const processes = [server.pid(), ...childrenOf(server.pid())]
+    for (const pid of processes) process.kill(pid, "SIGSTOP")
+    try {
+      const waiting = callPaid()
+      await until(async () => !await isReady(gateway))
+      expectToComeBack(await callPaid())
+      expect((await callFree()).status).toBe(200)
+      for (const pid of processes) process.kill(pid, "SIGCONT")
+      expect((await waiting).status).toBe(200)
+    } finally {
+      for (const pid of processes) process.kill(pid, "SIGCONT")
+    }
+    await until(() => isReady(gateway))
+    expect((await callPaid()).status).toBe(200)
+    await gateway.stop()
+    expect(await charges(sql, payer)).toBe(3)
+    await expectCleanBooks(sql)
+  })
+})
+
+/** The fourth field of a process's status line is its parent; the second, its name, is in parentheses and may hold anything. */
+const childrenOf = (parent: number): ReadonlyArray<number> => readdirSync("/proc").filter((name) => /^\d+$/.test(name)).map(Number).filter((pid) => {
+  try {
+    return Number(readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)?.split(" ")[1]) === parent
+  } catch {
+    return false // It ended meanwhile.
+  }
 })

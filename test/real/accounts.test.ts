@@ -67,6 +67,7 @@ const stallCommits = async (id: AccountId): Promise<{ readonly release: () => Pr
       locker.release()
     },
     oneWaits: () => vi.waitFor(async () => {
+      await locker`select pg_stat_clear_snapshot()`
       expect(await locker`select from pg_stat_activity where application_name = 'tollgate-committer' and datname = current_database() and wait_event_type = 'Lock'`).toHaveLength(1)
     }, { timeout: 10_000, interval: 5 })
   }

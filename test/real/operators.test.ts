@@ -1,5 +1,6 @@
 /** The operators' commands, as processes, beside a gateway that runs: it knows what they did a moment later, and the books stay right. */
 import { execFile } from "node:child_process"
+import { randomUUID } from "node:crypto"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -36,6 +37,11 @@ describe("beside a gateway", () => {
   const balanceOf = async (person: Person): Promise<string> => (await world.call("GET", "/v1/credits/balance", { token: person.accessToken })).json.balance_usd
   const statusOf = async (token: string, path = "/v1/credits/balance", method = "GET"): Promise<number> => (await world.call(method, path, { token })).status
   const listed = async (): Promise<ReadonlyArray<string>> => (await world.call("GET", "/v1/agents/?limit=100")).json.map((agent: { ticker: string }) => agent.ticker)
+
+  const suspendAgent = async (name: string, suspended: boolean): Promise<void> => {
+    const found = (await findSuspendable(world.sql, name))!
+    expect(await suspend(world.sql, found, suspended, { auditId: randomUUID(), atMs: Date.now() })).toBe(true)
+  }
 
   describe("npm run credit", () => {
     it("adds to a balance that the gateway has in memory, and says so in the account's own records", async () => {
@@ -132,7 +138,7 @@ describe("beside a gateway", () => {
       expect(await command("suspend", person.email)).toEqual({ code: 0, out: `account ${person.accountId} (${person.email}) is suspended: its calls are refused\n`, err: "" })
       await soon(async () => expect([await statusOf(key), await statusOf(person.accessToken)]).toEqual([403, 403]))
       const login = await world.call("POST", "/v1/auth/login", { body: { email: person.email, password: person.password } })
-      if (login.status === 200) expect(await statusOf(login.json.access_token)).toBe(403)
+      expect(await statusOf(login.json.access_token)).toBe(403)
       expect((await command("suspend", person.accountId)).out).toContain("was suspended already")
       expect((await command("suspend", "--lift", person.accountId)).out).toContain("is no longer suspended")
       await soon(async () => expect([await statusOf(key), await statusOf(person.accessToken)]).toEqual([200, 200]))
@@ -158,6 +164,30 @@ describe("beside a gateway", () => {
       expect(entries.filter(({ target }) => target === agent.id).map(({ action }) => action)).toEqual(["agent.reinstate", "agent.suspend", "agent.create"])
     })
 
+    it("is neither undone by a change of the agent's owner that is on its way, nor lets that be told as done", async () => {
+      const agent = await world.agent()
+      const { key } = await (await world.user()).key()
+      const call = () => statusOf(key, `/v1/proxy/${agent.ticker}`, "POST")
+      expect(await call()).toBe(200)
+      const locker = await world.sql.reserve()
+      const waiting = (name: string) => soon(async () => {
+        await locker`select pg_stat_clear_snapshot()`
+        expect(await locker`select from pg_stat_activity where datname = current_database() and application_name = ${name} and wait_event_type = 'Lock'`).toHaveLength(1)
+      })
+      await locker`begin`
+      await locker`select from accounts where id = ${agent.owner.accountId} for update`
+      const suspended = suspendAgent(agent.ticker, true)
+      await waiting("tollgate-test")
+      const patched = world.call("PATCH", `/v1/agents/${agent.id}`, { token: agent.owner.accessToken, body: { name: "Too late" } })
+      await waiting("tollgate-committer")
+      await locker`commit`
+      locker.release()
+      await suspended
+      expect((await patched).status).toBe(503)
+      await soon(async () => expect(await call()).toBe(503))
+      expect(await world.sql`select suspended, version, name = 'Too late' as late from agents where id = ${agent.id}`).toEqual([{ suspended: true, version: 2n, late: false }])
+    })
+
     it("refuses what it can't find or read in one line", async () => {
       expect(await command("suspend")).toMatchObject({ code: 1, out: "", err: expect.stringMatching(/^suspend: usage: [^\n]*\n$/) as string })
       expect(await command("suspend", "A", "B")).toMatchObject({ code: 1, err: expect.stringMatching(/^suspend: usage: /) as string })
@@ -167,10 +197,6 @@ describe("beside a gateway", () => {
   })
 
   describe("a gateway whose ear was cut off", () => {
-    const suspendAgent = async (name: string, suspended: boolean): Promise<void> => {
-      const found = (await findSuspendable(world.sql, name))!
-      expect(await suspend(world.sql, found, suspended, { auditId: crypto.randomUUID(), atMs: Date.now() })).toBe(true)
-    }
     const listeners = () => world.sql<Array<{ pid: number }>>`select pid from pg_stat_activity where datname = current_database() and query ilike 'listen%'`
 
     it("learns what was changed after its listening connection was ended, and while there was none", async () => {
@@ -180,27 +206,22 @@ describe("beside a gateway", () => {
       expect([await call(agent.ticker), await call(other.ticker)]).toEqual([200, 200])
       const [listener, ...more] = await listeners()
       expect(more).toEqual([])
-      await world.sql.begin(async (tx) => {
-        await tx`select pg_terminate_backend(${listener!.pid})`
-        await suspendAgent(agent.ticker, true)
-      })
+      await Promise.all([world.sql`select pg_terminate_backend(${listener!.pid})`, suspendAgent(agent.ticker, true)])
       await soon(async () => expect(await call(agent.ticker)).toBe(503))
       await soon(async () => expect((await listeners()).map(({ pid }) => pid)).not.toEqual([listener!.pid]))
       await suspendAgent(other.ticker, true)
       await soon(async () => expect(await call(other.ticker)).toBe(503))
     })
 
-    it("learns what was changed while it could not reach the database for many attempts", async () => {
+    it("learns what was changed during outages of the database that outlast many attempts to reach it", async () => {
       const agent = await world.agent()
-      const person = await world.user()
-      const { key } = await person.key()
+      const { key } = await (await world.user()).key()
       const call = () => statusOf(key, `/v1/proxy/${agent.ticker}`, "POST")
       expect(await call()).toBe(200)
       for (let outage = 0; outage < 2; outage++) {
         world.store.sever()
         await suspendAgent(agent.ticker, outage === 0)
-        // Its pools try again every 20 ms or so; each attempt fails.
-        await soon(async () => expect((await world.call("GET", "/ready")).status).toBe(503)).catch(() => {})
+        for (let attempt = 0; attempt < 20; attempt++) expect(await statusOf(`autx_live_${randomUUID()}`)).toBe(503)
         world.store.restore()
         await soon(async () => expect(await call()).toBe(outage === 0 ? 503 : 200))
       }

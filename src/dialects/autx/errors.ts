@@ -111,7 +111,7 @@ export const errors: ErrorTable = {
   MailboxFull: ({ retryAfterMs }) => wait(503, retryAfterMs, `Too many calls of this account are waiting. Nothing was done; try again ${inSeconds(retryAfterMs)}`),
   Overloaded: ({ retryAfterMs }) => wait(503, retryAfterMs, `The gateway is busy. Nothing was done; try again ${inSeconds(retryAfterMs)}`),
 
-  AgentPaused: ({ agent }) => wait(503, pausedRetryMs, `The agent ${agent} is paused by its owner. Nothing was charged`),
+  AgentPaused: ({ agent }) => wait(503, pausedRetryMs, `The agent ${agent} is paused. Nothing was charged`),
   AgentUnavailable: ({ agent, reason, retryAfterMs }) => wait(503, retryAfterMs, `The agent ${agent} ${agentUnavailable[reason]}. Nothing was charged; try again ${inSeconds(retryAfterMs)}`),
   StoreUnavailable: ({ retryAfterMs }) => wait(503, retryAfterMs, `The gateway can't read its books. Nothing was done; try again ${inSeconds(retryAfterMs)}`),
   NotCommitted: ({ retryAfterMs }) => wait(503, retryAfterMs, `The call could not be recorded. Nothing was charged; try again ${inSeconds(retryAfterMs)}`),
