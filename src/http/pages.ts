@@ -15,6 +15,7 @@ import { icon } from "../web/icon.ts"
 import { indexPage } from "../web/indexPage.ts"
 import { indexScript } from "../web/indexScript.ts"
 import type { Page } from "../web/page.ts"
+import { resetPage, resetScript } from "../web/resetPage.ts"
 import type { Dialect } from "./dialect.ts"
 import type { Exchange } from "./Exchange.ts"
 import { openApiOf } from "./openapi.ts"
@@ -89,6 +90,8 @@ export const pagesOf = ({ settings, dialects, version, readiness, isDraining, fl
   return [
     page("index", "/", (exchange) => sendPage(exchange, indexPage(facts, readinessNow()))),
     page("index_script", "/index.js", fixed("text/javascript; charset=utf-8", () => indexScript)),
+    page("reset", "/password-reset", (exchange) => sendPage(exchange, resetPage)),
+    page("reset_script", "/password-reset.js", fixed("text/javascript; charset=utf-8", () => resetScript)),
     page("icon", "/icon.svg", fixed("image/svg+xml", () => icon)),
     page("health", "/health", (exchange) => exchange.sendRendered({ status: 200, body: { status: "ok" } })),
     page("ready", "/ready", ready),

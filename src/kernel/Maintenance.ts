@@ -28,8 +28,9 @@ export const layerMaintenance = Layer.effectDiscard(Effect.gen(function*() {
   const accounts = yield* Accounts
   const holds = yield* Holds
   const { run } = yield* Postgres
-  let lastImbalance = 0
-  gauge("tollgate_ledger_imbalance_microusd", "What the books don't add up by; anything but 0 is an emergency", () => lastImbalance)
+  // Not a number until the first proof: 0 would be a claim.
+  let lastImbalance = NaN
+  gauge("tollgate_ledger_imbalance_microusd", "What the books don't add up by; any number but 0 is an emergency", () => lastImbalance)
 
   yield* every(holdSweepMs, "release of expired holds", Effect.sync(() => {
     for (const { accountId, holdId } of holds.expired(Date.now())) accounts.release(accountId, holdId)

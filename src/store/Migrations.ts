@@ -15,6 +15,8 @@ const folder = new URL("./migrations/", import.meta.url)
 
 export const migrate = async (sql: Sql, onApplied: (name: string) => void = () => {}): Promise<void> => {
   const files = readdirSync(folder).filter((name) => name.endsWith(".sql")).sort()
+  // Leaves an open connection to reserve: postgres.js never hands out one that it has yet to open.
+  await sql`select 1`
   const connection = await sql.reserve()
   try {
     await connection`set statement_timeout = 0`

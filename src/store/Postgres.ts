@@ -64,6 +64,14 @@ const failureOf = (error: unknown): StoreUnavailable | SqlFailure => {
   return new SqlFailure(code, message, constraint_name)
 }
 
+/** A one-dimensional array without nulls, in PostgreSQL's text form. */
+const arrayType = (oid: number) => ({
+  to: oid,
+  from: [oid],
+  serialize: (items: ReadonlyArray<string>) => `{${items.map((item) => `"${item.replace(/["\\]/g, "\\$&")}"`).join()}}`,
+  parse: (text: string) => Array.from(text.matchAll(/"((?:[^"\\]|\\.)*)"|[^{},]+/gs), ([plain, quoted]) => quoted?.replace(/\\(.)/gs, "$1") ?? plain)
+})
+
 export interface PoolOptions {
   readonly max: number
   readonly statementTimeoutMs: number
@@ -75,7 +83,9 @@ export interface PoolOptions {
 export const connect = (connection: Connection, options: PoolOptions): Sql => {
   const settings = {
     max: options.max,
-    types: { bigint: postgres.BigInt },
+    types: { bigint: postgres.BigInt, texts: arrayType(1009), uuids: arrayType(2951) },
+    // postgres.js would ask each new connection for all array types, and end the process when that fails.
+    fetch_types: false,
     connect_timeout: 3,
     // A failed connection is tried again by the next query; waiting longer only makes recovery late.
     backoff: () => 0.02,
@@ -145,6 +155,12 @@ export const begin = <A>(sql: Sql, act: (transaction: Sql) => Promise<A>): Promi
     isLoss(error) ? new Promise<A>(() => {}) : Promise.reject(error)
   )) as Promise<A>
 
+/** Fails when no answer came in time, by the real clock; what was asked may be done all the same. */
+const inTime = <A>(answer: Promise<A>): Promise<A> => new Promise((done, fail) => {
+  const overdue = setTimeout(() => fail(new Error("the database gave no answer")), limits.readAnswerTimeoutMs)
+  answer.then(done, fail).finally(() => clearTimeout(overdue))
+})
+
 /** The connection ended under a statement. */
 const isLoss = (error: unknown): boolean =>
   codeOf(error)?.startsWith("CONNECTION_") === true || error instanceof Error && "syscall" in error
@@ -166,9 +182,7 @@ export class Postgres extends Context.Service<Postgres, {
         const reads = openPool(connection, { max: limits.readConnections, statementTimeoutMs: limits.readStatementTimeoutMs, name: "tollgate" })
         const writes = openPool(connection, { max: limits.committerConnections, statementTimeoutMs: limits.commitStatementTimeoutMs, name: "tollgate-committer" })
         const news = connect(connection, { max: 1, statementTimeoutMs: 0, name: "tollgate-news" })
-        const attempt = <A>(query: (sql: Sql) => Promise<A>) => Effect.tryPromise({ try: () => query(reads.sql), catch: failureOf }).pipe(
-          Effect.timeoutOrElse({ duration: limits.readAnswerTimeoutMs, orElse: () => Effect.fail(new StoreUnavailable({ retryAfterMs: 1_000 })) })
-        )
+        const attempt = <A>(query: (sql: Sql) => Promise<A>) => Effect.tryPromise({ try: () => inTime(query(reads.sql)), catch: failureOf })
         const service = Postgres.of({
           reads: reads.sql,
           writes: writes.sql,

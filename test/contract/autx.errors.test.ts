@@ -79,7 +79,7 @@ const goldens: { readonly [T in GatewayErrorTag]: ReadonlyArray<Golden> } = {
   TooManyAttempts: [{ error: new errors.TooManyAttempts({ retryAfterMs: 60_001 }), status: 429, headers: after(61), body: { detail: "Too many attempts: try again in 61 seconds", retry_after: 61 } }],
   MailboxFull: [{ error: new errors.MailboxFull({ actor: "account", retryAfterMs: 0 }), status: 503, headers: after(1), body: { detail: "Too many calls of this account are waiting. Nothing was done; try again in a second", retry_after: 1 } }],
   Overloaded: [{ error: new errors.Overloaded({ what: "password checks", retryAfterMs: 1_000 }), status: 503, headers: after(1), body: { detail: "The gateway is busy. Nothing was done; try again in a second", retry_after: 1 } }],
-  AgentPaused: [{ error: new errors.AgentPaused({ agent: "SUMM" }), status: 503, headers: after(60), body: { detail: "The agent SUMM is paused by its owner. Nothing was charged", retry_after: 60 } }],
+  AgentPaused: [{ error: new errors.AgentPaused({ agent: "SUMM" }), status: 503, headers: after(60), body: { detail: "The agent SUMM is paused. Nothing was charged", retry_after: 60 } }],
   AgentUnavailable: ([
     ["unreachable", "can't be reached"],
     ["timeout", "did not answer in time"],

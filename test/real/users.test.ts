@@ -314,7 +314,7 @@ describe("a forgotten password", () => {
     expect(yield* users.forgot("bob@example.com", peer)).toBeUndefined()
     expect(yield* users.forgot("no email", peer)).toBeUndefined()
     expect(yield* users.forgot(email, peer)).toBeUndefined()
-    expect(yield* Queue.take(letters)).toMatchObject({ to: email, text: expect.stringContaining("http://localhost:8080/v1/auth/password/reset?token=") })
+    expect(yield* Queue.take(letters)).toMatchObject({ to: email, text: expect.stringContaining("http://localhost:8080/password-reset?token=") })
     expect(yield* Queue.size(letters)).toBe(0)
     expect(yield* auditOf(postgres)).toEqual(["user.register", "user.reset_requested"])
   }))

@@ -46,7 +46,7 @@ const letters = {
   },
   reset: {
     ttlMs: 3_600_000,
-    path: "/v1/auth/password/reset",
+    path: "/password-reset",
     subject: "Reset your password",
     text: (link: string) => `Open this link within an hour to choose another password:\n\n${link}\n\nIf you did not ask for it, ignore this letter: nothing was changed.\n`
   }

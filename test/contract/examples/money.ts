@@ -8,7 +8,7 @@ const overBudget = {
   detail: "The API key's budget for today does not cover this call", required_usd: "0.50", available_usd: "0.20", held_usd: "0.00",
   budget_usd: "0.20", window: "day", spent_usd: "0.00", resets_at: "<time>", hint: "Try again when the budget has reset, or use another key"
 }
-const paused = { detail: "The agent <ticker> is paused by its owner. Nothing was charged", retry_after: 60 }
+const paused = { detail: "The agent <ticker> is paused. Nothing was charged", retry_after: 60 }
 
 const orderOf = (agentId: string) => ({ agent_id: agentId, prompt: "Analyze this data", payment_method: "credits" })
 const created = { id: "<id>", agent_id: "<id>", status: "pending", amount_paid: 0.5, platform_fee: 0.05, created_at: "<time>" }

@@ -1,0 +1,50 @@
+/**
+ * Two gateways on one database that know nothing of each other. They take an
+ * account from one another all the time; the fencing token keeps that from
+ * losing or doubling anything.
+ */
+import { describe, expect, it } from "vitest"
+import { type GatewayProcess, type Reply, storm, tally, until } from "../support/GatewayProcess.ts"
+import { booked, expectCleanBooks, useStage } from "../support/Stage.ts"
+
+const stage = useStage()
+
+describe("two gateways", () => {
+  it("started at once on an empty database both start", { timeout: 60_000 }, async () => {
+    for (let round = 0; round < 3; round++) {
+      const { env } = await stage.database()
+      const nodes = await Promise.all([stage.gateway(env), stage.gateway(env)])
+      const [person] = await Promise.all(nodes.map((node) => node.person("1.00")))
+      for (const node of nodes) expect(await node.balance(person!)).toEqual({ balance_usd: "1.00", reserved_usd: "0.00" })
+      await Promise.all(nodes.map((node) => node.stop()))
+    }
+  })
+
+  it("serving one account at the same time charge each answered call once, and nothing else", { timeout: 60_000 }, async () => {
+    const { env, sql } = await stage.database()
+    const [one, two, agent] = await Promise.all([stage.gateway(env), stage.gateway(env), stage.agent()])
+    const [buyer, seller] = await Promise.all([one.person("3.00"), one.person()])
+    const { id, ticker } = await one.list(seller, agent.url, "0.01")
+    const token = await one.key(buyer)
+    const call = (node: GatewayProcess): Promise<Reply> => node.call("POST", `/v1/proxy/${ticker}`, { token, body: { prompt: "work" } })
+    const order = (node: GatewayProcess): Promise<Reply> => node.call("POST", "/v1/orders", { token, body: { agent_id: id, prompt: "work" } })
+
+    const replies = await storm(400, 16, (n) => (n % 4 === 0 ? order : call)(n % 2 === 0 ? one : two))
+    const { 200: passed = 0, 201: ordered = 0, 402: short = 0, 503: refused = 0, ...others } = tally(replies)
+    expect(others).toEqual({})
+    expect(passed + ordered + short + refused).toBe(400)
+    for (const node of [one, two]) {
+      await until(async () => (await call(node)).status === 200)
+      expect(await node.metric("tollgate_holds_open")).toBe(0)
+    }
+    await until(async () => (await sql`select from orders where status = 'pending'`).length === 0)
+
+    const [orders] = await sql`select count(*) filter (where status = 'completed')::int as completed, count(*)::int as all from orders`
+    const charged = (await sql`select from transactions where type = 'charge'`).length
+    expect(charged).toBe(passed + 2)
+    expect(orders!.all).toBe(ordered)
+    expect(await booked(sql, buyer.accountId)).toEqual({ available: 3_000_000n - 10_000n * BigInt(charged + (orders!.completed as number)), reserved: 0n })
+    await Promise.all([one.stop(), two.stop()])
+    await expectCleanBooks(sql)
+  })
+})
