@@ -4,10 +4,9 @@
  * copy buttons work without its script. Dialect texts are escaped; the rest is
  * written here.
  */
-import { createHash } from "node:crypto"
 import type { Readiness } from "../kernel/Readiness.ts"
 import { indexStyle } from "./indexStyle.ts"
-import { escapeHtml, type Page } from "./page.ts"
+import { escapeHtml, type Page, pageOf } from "./page.ts"
 
 export interface IndexFacts {
   readonly publicUrl: string
@@ -18,11 +17,6 @@ export interface IndexFacts {
 
 /** What `/ready` says. */
 type Checked = ReturnType<Readiness["Service"]["check"]>
-
-const contentSecurityPolicy = [
-  "default-src 'none'", `style-src 'sha256-${createHash("sha256").update(indexStyle).digest("base64")}'`, "script-src 'self'", "img-src 'self'",
-  "connect-src 'self'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"
-].join("; ")
 
 /** Backticks in a dialect's description are code, as in Markdown. */
 const prose = (text: string): string => escapeHtml(text).replace(/`([^`]+)`/g, "<code>$1</code>")
@@ -71,21 +65,11 @@ const nodeRows: ReadonlyArray<readonly [path: string, text: string]> = [
   ["/metrics", "Figures for Prometheus"]
 ]
 
-export const indexPage = ({ publicUrl, demo, version, dialects }: IndexFacts, readiness: Checked): Page => ({
-  contentSecurityPolicy,
-  html: `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Tollgate</title>
-<link rel="icon" href="/icon.svg" type="image/svg+xml">
-<style>${indexStyle}</style>
-<script src="/index.js" type="module"></script>
-</head>
-<body>
-<main>
-<header>
+export const indexPage = ({ publicUrl, demo, version, dialects }: IndexFacts, readiness: Checked): Page => pageOf({
+  title: "Tollgate",
+  style: indexStyle,
+  script: "/index.js",
+  body: `<header>
 <h1><img src="/icon.svg" alt="" width="40" height="40">Tollgate</h1>
 <p class="lead">A gateway for paid AI agents. It authenticates, limits, forwards and accounts for every call.</p>
 ${statusLine(readiness, version)}
@@ -97,9 +81,5 @@ ${demo ? demoSteps(publicUrl) : ""}
 <h2>This gateway</h2>
 <table>
 ${nodeRows.map(([path, text]) => `<tr><th scope="row"><a href="${path}"><code>${path}</code></a></th><td class="soft">${text}</td></tr>`).join("\n")}
-</table>
-</main>
-</body>
-</html>
-`
+</table>`
 })

@@ -3,42 +3,23 @@
  * stays in the address until the form is sent, and is used by that alone: opening
  * the page, as mail scanners do, spends nothing.
  */
-import { createHash } from "node:crypto"
 import { indexStyle } from "./indexStyle.ts"
-import type { Page } from "./page.ts"
+import { pageOf } from "./page.ts"
 
-const contentSecurityPolicy = [
-  "default-src 'none'", `style-src 'sha256-${createHash("sha256").update(indexStyle).digest("base64")}'`, "script-src 'self'", "img-src 'self'",
-  "connect-src 'self'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"
-].join("; ")
-
-export const resetPage: Page = {
-  contentSecurityPolicy,
-  html: `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Choose another password · Tollgate</title>
-<link rel="icon" href="/icon.svg">
-<style>${indexStyle}</style>
-</head>
-<body>
-<main>
+export const resetPage = pageOf({
+  title: "Choose another password · Tollgate",
+  style: indexStyle,
+  script: "/password-reset.js",
+  body: `<header>
 <h1>Choose another password</h1>
+</header>
 <form>
 <p><label for="password">New password, at least 8 characters</label></p>
 <p><input id="password" type="password" minlength="8" maxlength="256" autocomplete="new-password" required autofocus></p>
 <p><button type="submit">Change the password</button></p>
 </form>
-<p role="status"></p>
-</main>
-<script src="/password-reset.js"></script>
-</body>
-</html>
-`
-}
+<p role="status"></p>`
+})
 
 export const resetScript = `const form = document.querySelector("form")
 const said = document.querySelector("[role=status]")

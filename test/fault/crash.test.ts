@@ -52,7 +52,6 @@ const crash = async ({ start, look }: Site): Promise<void> => {
     return reply
   })
   await killed
-  const askedBefore = new Set(agent.asked)
   agent.behave = (response) => response.end("done")
 
   const second = await start()
@@ -64,7 +63,8 @@ const crash = async ({ start, look }: Site): Promise<void> => {
   const completed = ended.filter(({ status }) => status === "completed").length
   expect(ended.length).toBeGreaterThan(completed)
   expect(await booked(sql, buyer.accountId)).toEqual({ available: 1_000_000n - BigInt(completed) * 10_000n, reserved: 0n })
-  expect(new Set(agent.asked)).toEqual(askedBefore)
+  // What the dead gateway had sent may reach the agent late; nothing reaches it twice.
+  expect(agent.asked).toHaveLength(new Set(agent.asked).size)
 
   const after = await storm(1_000, 64, () => order(second))
   expect(tally(after)).toEqual({ 201: 100 - completed, 402: 900 + completed })

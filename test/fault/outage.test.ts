@@ -111,13 +111,15 @@ describe("a database server that", () => {
   it("dies is worked with again when it is back", async () => {
     const { server, sql, gateway, payer, callFree, callPaid } = await ownServer()
     const back = server.kill9()
-    expectToComeBack(await callPaid())
+    // It may be back before the call's batch is sent once more.
+    const during = await callPaid()
+    if (during.status !== 200) expectToComeBack(during)
     expect((await callFree()).status).toBe(200)
     await back
     await until(() => isReady(gateway))
     expect((await callPaid()).status).toBe(200)
     await gateway.stop()
-    expect(await charges(sql, payer)).toBe(2)
+    expect(await charges(sql, payer)).toBe(during.status === 200 ? 3 : 2)
     await expectCleanBooks(sql)
   })
 
