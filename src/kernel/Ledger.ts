@@ -2,7 +2,7 @@
  * What a person does with an account's money: see it, add to it. The rules are
  * in `domain/ledger.ts`; here each becomes a turn on the account and a commit.
  */
-import { Context, Effect, Layer } from "effect"
+import { Context, Deferred, Effect, Layer } from "effect"
 import { Config } from "../config.ts"
 import type { Hold, PendingOrder } from "../domain/account.ts"
 import type { Credits } from "../domain/credits.ts"
@@ -38,7 +38,7 @@ export class Ledger extends Context.Service<Ledger, {
   readonly depositTest: (caller: Caller, amount: Credits, idempotency: IdempotentCall | undefined) => Effect.Effect<Balance, LedgerError | InvalidRequest>
   /** Money from the operator, e.g. the demo's. Durable when answered. */
   readonly grant: (accountId: AccountId, amount: Credits, reference: string) => Effect.Effect<void, LedgerError>
-  /** Moves posted earnings to available credits; at most once a second for an account. Answers what was moved. */
+  /** Moves posted earnings to available credits; at most once a second for an account. Answers what was moved, to all who asked while it was. */
   readonly sweep: (accountId: AccountId) => Effect.Effect<Credits, LedgerError>
   /** Runs `attempt`; short of credits, sweeps and runs it once more when that moved something. */
   readonly withEarnings: <A, E>(accountId: AccountId, attempt: Effect.Effect<A, E | InsufficientCredits>) => Effect.Effect<A, E | InsufficientCredits | LedgerError>
@@ -48,13 +48,29 @@ export class Ledger extends Context.Service<Ledger, {
     const postgres = yield* Postgres
     const settings = yield* Config
     const sweeps = new Map<AccountId, number>()
+    /** Two sweeps at once would move the same earnings; who comes meanwhile gets the outcome of the one. */
+    const underWay = new Map<AccountId, Deferred.Deferred<Credits, LedgerError>>()
 
-    const sweep = Effect.fn("Ledger.sweep")(function*(accountId: AccountId) {
+    const sweep = (accountId: AccountId): Effect.Effect<Credits, LedgerError> => Effect.suspend(() => {
+      const same = underWay.get(accountId)
+      if (same !== undefined) return Deferred.await(same)
       const nowMs = Date.now()
-      if (nowMs - (sweeps.get(accountId) ?? 0) < sweepIntervalMs) return 0n
+      if (nowMs - (sweeps.get(accountId) ?? 0) < sweepIntervalMs) return Effect.succeed(0n)
       forgetOld(sweeps, nowMs)
-      // Also keeps two sweeps from moving the same earnings: a sweep is over long before the next may begin, or the constraint refuses it.
       sweeps.set(accountId, nowMs)
+      const sweeping = Deferred.makeUnsafe<Credits, LedgerError>()
+      underWay.set(accountId, sweeping)
+      // The others wait for this one, so it goes on when its own caller leaves.
+      return moveEarnings(accountId).pipe(
+        Effect.onExit((exit) => {
+          underWay.delete(accountId)
+          return Deferred.done(sweeping, exit)
+        }),
+        Effect.uninterruptible
+      )
+    })
+
+    const moveEarnings = Effect.fn("Ledger.moveEarnings")(function*(accountId: AccountId) {
       const amount = yield* postedEarnings(accountId).pipe(Effect.provideService(Postgres, postgres))
       if (amount === 0n) return 0n
       yield* accounts.act(accountId, (account, atMs) => {

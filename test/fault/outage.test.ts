@@ -7,7 +7,7 @@
 import { readFileSync, readdirSync } from "node:fs"
 import { describe, expect, it } from "vitest"
 import type { Sql } from "../../src/store/Postgres.ts"
-import { type GatewayProcess, type Person, type Reply, storm, tally, until } from "../support/GatewayProcess.ts"
+import { type GatewayProcess, type Person, type Reply, password, storm, tally, until } from "../support/GatewayProcess.ts"
 import { type CutProxy, startCutProxy } from "../support/CutProxy.ts"
 import { testPostgres } from "../support/postgres.ts"
 import { booked, expectCleanBooks, useStage } from "../support/Stage.ts"
@@ -94,6 +94,23 @@ describe("connections cut amid paid calls", () => {
     await gateway.stop()
     expect(await charges(sql, payer)).toBe(passed + 2)
     await expectCleanBooks(sql)
+  })
+})
+
+describe("a connection that ends in the middle of a transaction", () => {
+  it("fails its caller, and nobody else", async () => {
+    const { sql, gateway, payer, callPaid } = await throughProxy()
+    let asked!: Promise<Reply>
+    await sql.begin(async (locked) => {
+      await locked`select from users where account_id = ${payer.accountId} for update`
+      asked = gateway.call("POST", "/v1/auth/password", { token: payer.token, body: { current_password: password, new_password: "another horse" } })
+      await until(async () => (await sql`
+        select pg_terminate_backend(pid) from pg_stat_activity
+        where datname = current_database() and application_name = 'tollgate' and wait_event_type = 'Lock'`).length === 1)
+    })
+    expectToComeBack(await asked)
+    expect((await callPaid()).status).toBe(200)
+    await gateway.stop()
   })
 })
 

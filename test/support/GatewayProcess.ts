@@ -47,6 +47,9 @@ const defaults = {
   UPSTREAM_ALLOW: "127.0.0.1", KEY_RATE_LIMIT_DEFAULT: "1000000000", PROXY_BILLING: "paid"
 }
 
+/** Of everybody that `person` makes. */
+export const password = "correct horse"
+
 const stderrCharsMax = 1_000_000
 
 export class GatewayProcess {
@@ -119,7 +122,7 @@ export class GatewayProcess {
 
   /** Somebody new, with this much to spend. */
   async person(usd?: string): Promise<Person> {
-    const { access_token: token } = await this.ask(201, "POST", "/v1/auth/register", { body: { email: `${randomUUID()}@example.com`, password: "correct horse" } })
+    const { access_token: token } = await this.ask(201, "POST", "/v1/auth/register", { body: { email: `${randomUUID()}@example.com`, password } })
     const [, claims = ""] = (token as string).split(".")
     const person: Person = { token, accountId: (JSON.parse(Buffer.from(claims, "base64url").toString()) as { readonly account: string }).account }
     if (usd !== undefined) await this.fund(person, usd)
