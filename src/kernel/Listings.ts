@@ -4,8 +4,7 @@
  */
 import { Context, Effect, Layer } from "effect"
 import { Config } from "../config.ts"
-import type { Agent, Manifest } from "../domain/agent.ts"
-import type { Credits } from "../domain/credits.ts"
+import type { Agent } from "../domain/agent.ts"
 import { AddressForbidden, AlreadyExists, type InsufficientCredits, type NotConfigured, NotFound, NotOwner, NotCommitted, type StoreUnavailable } from "../domain/errors.ts"
 import type { AccountId, AgentId, TransactionId } from "../domain/ids.ts"
 import { type Decided, decide, isRefusal } from "../domain/ledger.ts"
@@ -21,18 +20,8 @@ import { type IdempotentCall, idempotencyRows } from "./Idempotency.ts"
 import { Secrets } from "./identity/Secrets.ts"
 import { UpstreamGuard } from "./upstream/UpstreamGuard.ts"
 
-export interface NewAgent {
-  readonly dialect: string
-  readonly ticker: string
-  readonly name: string
-  readonly description: string
-  readonly category: string
-  readonly endpointUrl: string
-  readonly price: Credits
-  readonly freeTierCalls: number
-  readonly authTier: "jwt_default" | "buyer_key"
-  readonly manifest: Manifest | undefined
-}
+export type NewAgent = Pick<Agent,
+  "dialect" | "ticker" | "name" | "description" | "category" | "endpointUrl" | "price" | "freeTierCalls" | "authTier" | "manifest">
 
 export type AgentPatch = Partial<Pick<Agent, "name" | "description" | "category" | "endpointUrl" | "price" | "status" | "authTier" | "manifest" | "freeTierCalls">>
 
