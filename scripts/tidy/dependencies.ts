@@ -35,7 +35,6 @@ const homes: Readonly<Record<string, RegExp>> = {
   "postgres": /^src\/store\/Postgres\.ts$/,
   "ioredis": /^src\/cluster\/Redis\.ts$/,
   "msgpackr": /^src\/cluster\/Wire\.ts$/,
-  "undici": /^src\/kernel\/upstream\/UpstreamTransport\.ts$/,
   "nanoid": /^src\/kernel\/Ids\.ts$/,
   "uuid": /^src\/kernel\/Ids\.ts$/,
   "jose": /^src\/kernel\/identity\/Tokens\.ts$/,

@@ -14,7 +14,6 @@
 import type { GatewayError } from "../domain/errors.ts"
 import type { Downstream, Header, RelayRequest } from "../kernel/Relay.ts"
 import type { Exchange, GoneListener } from "./Exchange.ts"
-import { mayRelay } from "./headers.ts"
 import { collect } from "./RequestBody.ts"
 import type { Stallable } from "./StallWatch.ts"
 
@@ -23,7 +22,6 @@ export class UwsDownstream implements Downstream, GoneListener, Stallable {
   watchedBefore: Stallable | undefined = undefined
   watchedAfter: Stallable | undefined = undefined
   readonly #exchange: Exchange
-  readonly #owned: ReadonlySet<string>
   #status = 200
   #headers: ReadonlyArray<Header> = []
   /** `undefined`: in chunks. */
@@ -39,10 +37,8 @@ export class UwsDownstream implements Downstream, GoneListener, Stallable {
   #onGone: (() => void) | undefined = undefined
   #onDrain: (() => void) | undefined = undefined
 
-  /** `owned`: header names (lower case) that the edge writes itself. */
-  constructor(exchange: Exchange, owned: ReadonlySet<string>) {
+  constructor(exchange: Exchange) {
     this.#exchange = exchange
-    this.#owned = owned
     exchange.listener = this
   }
 
@@ -68,12 +64,12 @@ export class UwsDownstream implements Downstream, GoneListener, Stallable {
   }
 
   reply(status: number, headers: ReadonlyArray<Header>, body: Uint8Array | string): void {
-    this.#exchange.send(status, this.#relayed(headers), body)
+    this.#exchange.send(status, headers, body)
   }
 
   head(status: number, headers: ReadonlyArray<Header>, contentLength: number | undefined): void {
     this.#status = status
-    this.#headers = this.#relayed(headers)
+    this.#headers = headers
     // A 304 may announce the length of what it doesn't send (RFC 9110 §8.6).
     this.#length = status === 204 || status === 304 ? undefined : contentLength
   }
@@ -194,13 +190,5 @@ export class UwsDownstream implements Downstream, GoneListener, Stallable {
   #finish(): void {
     this.#exchange.edge.readers.delete(this)
     this.#exchange.finish(this.#status)
-  }
-
-
-  #relayed(headers: ReadonlyArray<Header>): ReadonlyArray<Header> {
-    for (let i = 0; i < headers.length; i++) {
-      if (!mayRelay(this.#owned, headers[i]!)) return headers.filter((header) => mayRelay(this.#owned, header))
-    }
-    return headers
   }
 }

@@ -23,6 +23,8 @@ export const edgeLimits = {
   drainMs: limits.drainMs,
   /** Path and query together. uWS lets 20 kB pass. */
   urlBytesMax: 8 * 1024,
+  /** Names and values of all headers. uWS refuses 16 KiB itself when they come in pieces, but takes 100 kB that come at once, which an agent's server would then refuse and the caller pay for. */
+  headersBytesMax: 16 * 1024,
   /** Body bytes kept while a caller is looked up; then its socket is paused. Also what a finished exchange still swallows to keep its connection. */
   bodyAheadBytesMax: 64 * 1024,
   /** A reader that takes nothing for this long is cut off, so that it holds no agent's answer open. */

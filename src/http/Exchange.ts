@@ -40,6 +40,16 @@ const plain = (error: GatewayError): Rendered => {
   }
 }
 
+/** Each as a line of its own behind another; one whose value would end the line is left out. */
+const linesOf = (headers: ReadonlyArray<Header>): string => {
+  let lines = ""
+  for (let i = 0; i < headers.length; i++) {
+    const header = headers[i]!
+    if (isSafeValue(header[1])) lines += `\r\n${header[0]}: ${header[1]}`
+  }
+  return lines
+}
+
 /** Who wants to know that the caller left before the answer was complete; told at most once. */
 export interface GoneListener {
   gone(): void
@@ -126,17 +136,15 @@ export class Exchange implements RelayRequest {
     })
   }
 
-  /** Status line and headers; the caller is inside a cork and has checked `isDone`. */
+  /**
+   * Status line and headers; the caller is inside a cork and has checked `isDone`.
+   * All lines go to uWS as the value of the first: it writes a value as it is, and a call for each header costs a tenth of a relayed call.
+   */
   writeHead(status: number, headers: ReadonlyArray<Header>): void {
-    const response = this.response
-    response.writeStatus(statusLine(status))
-    response.writeHeader("x-request-id", this.requestId)
-    if (this.rate !== undefined && this.dialect !== undefined) this.#write(this.dialect.rateHeaders(this.rate))
-    if (this.#origin !== "") this.#write(this.edge.cors.answerHeaders(this.#origin))
-    for (let i = 0; i < headers.length; i++) {
-      const header = headers[i]!
-      if (isSafeValue(header[1])) response.writeHeader(header[0], header[1])
-    }
+    let lines: string = this.requestId
+    if (this.rate !== undefined && this.dialect !== undefined) lines += linesOf(this.dialect.rateHeaders(this.rate))
+    if (this.#origin !== "") lines += linesOf(this.edge.cors.answerHeaders(this.#origin))
+    this.response.writeStatus(statusLine(status)).writeHeader("x-request-id", lines + linesOf(headers))
   }
 
   sendRendered(rendered: Rendered): void {
@@ -151,7 +159,7 @@ export class Exchange implements RelayRequest {
     metrics.refusals.labels(error._tag).inc()
     if (closing.has(error._tag)) this.isUntrusted = true
     const rendered = this.rendered(error)
-    if (rendered.status >= 500) log.warn({ requestId: this.requestId, row: this.meter?.id, error: error._tag, status: rendered.status }, "call failed")
+    if (rendered.status >= 500) log.warn({ requestId: this.requestId, traceId: this.head.traceId, row: this.meter?.id, error: error._tag, status: rendered.status }, "call failed")
     this.sendRendered(rendered)
   }
 
@@ -163,7 +171,7 @@ export class Exchange implements RelayRequest {
 
   /** Something that can't happen did. Logged once; the caller learns the request id and nothing else. */
   defect(error: unknown): void {
-    log.error({ requestId: this.requestId, row: this.meter?.id, err: error }, "defect")
+    log.error({ requestId: this.requestId, traceId: this.head.traceId, row: this.meter?.id, err: error }, "defect")
     if (this.#done) return
     this.sendRendered(this.dialect?.internalError(this.requestId) ?? { status: 500, body: { detail: "Internal error", request_id: this.requestId } })
   }
@@ -174,7 +182,7 @@ export class Exchange implements RelayRequest {
     this.listener = undefined
     this.body.close(false)
     this.meter?.answered(status, (performance.now() - this.#startedAt) / 1000)
-    if (this.edge.logsAccess) log.debug({ requestId: this.requestId, row: this.meter?.id, method: this.head.method, status }, "answered")
+    if (this.edge.logsAccess) log.debug({ requestId: this.requestId, traceId: this.head.traceId, row: this.meter?.id, method: this.head.method, status }, "answered")
     this.edge.leave()
   }
 
@@ -198,10 +206,5 @@ export class Exchange implements RelayRequest {
     this.body.close(true)
     this.meter?.gone()
     this.edge.leave()
-  }
-
-  /** Headers of our own making. */
-  #write(headers: ReadonlyArray<Header>): void {
-    for (let i = 0; i < headers.length; i++) this.response.writeHeader(headers[i]![0], headers[i]![1])
   }
 }

@@ -11,7 +11,7 @@ import type { Effect, Schema, Stream } from "effect"
 import type { GatewayError, GatewayErrorTag } from "../domain/errors.ts"
 import type { Caller } from "../kernel/Caller.ts"
 import type { IdempotentCall } from "../kernel/Idempotency.ts"
-import type { RelayTarget } from "../kernel/Relay.ts"
+import type { RelayDress } from "../kernel/Relay.ts"
 
 /** A codec that needs no services of its own: it is compiled once at boot. */
 export type Wire<A = any> = Schema.Codec<A, any>
@@ -30,6 +30,8 @@ export interface Call<C = Caller> {
   readonly requestId: string
   /** The peer's address as text (the last untrusted hop when `TRUSTED_PROXIES` names the peer). */
   readonly remoteAddress: string
+  /** The caller's trace context, for the agents that this call leads to. */
+  readonly trace: ReadonlyArray<readonly [string, string]>
   /** Present on rows with `idempotent: true` when the caller sent the header; the kernel commits it with the command. */
   readonly idempotency?: IdempotentCall | undefined
 }
@@ -122,8 +124,12 @@ export const endpoint = <
 export interface RelayRow extends RowBase {
   readonly kind: "relay"
   readonly params: Wire | undefined
-  /** Which agent, and how this dialect dresses the call and the answer. Synchronous: it runs on the hot path. */
-  readonly target: (params: Readonly<Record<string, string>>) => RelayTarget
+  /** The agent's id or ticker. */
+  readonly agent: (params: Readonly<Record<string, string>>) => string
+  /** How this dialect dresses the call and its answer. Its functions run on the hot path. */
+  readonly dress: Omit<RelayDress, "answer">
+  /** Headers of an agent's answer that don't pass, beside those that never do; lower case, one that ends in `*` is a prefix. */
+  readonly drops: ReadonlyArray<string>
 }
 export const relay = (row: Omit<RelayRow, "kind" | "errors" | "params"> & { readonly errors?: RelayRow["errors"]; readonly params?: Wire }): RelayRow =>
   ({ kind: "relay", errors: [], params: undefined, ...row })

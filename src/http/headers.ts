@@ -10,6 +10,7 @@
 import { STATUS_CODES } from "node:http"
 import type { HttpRequest } from "uWebSockets.js"
 import { InvalidRequest } from "../domain/errors.ts"
+import { traceIdOf } from "../domain/traceContext.ts"
 import type { Header } from "../kernel/Relay.ts"
 
 export class RequestHead {
@@ -19,11 +20,14 @@ export class RequestHead {
   readonly query: string
   /** As received: names in lower case, repeated names kept. */
   readonly headers: Array<Header> = []
+  /** Bytes of all names and values. */
+  headersBytes = 0
   host = ""
   origin = ""
   authorization = ""
   idempotencyKey: string | undefined = undefined
   forwardedFor = ""
+  traceparent = ""
   transferEncoding = ""
   contentLengthText = ""
   hosts = 0
@@ -42,6 +46,16 @@ export class RequestHead {
     return this.transferEncodings > 0 ? undefined : this.contentLengths > 0 ? Number(this.contentLengthText) : 0
   }
 
+  /** Of the caller's trace, for the log. */
+  get traceId(): string | undefined {
+    return this.traceparent === "" ? undefined : traceIdOf(this.traceparent)
+  }
+
+  /** What an agent that is asked for this request gets to see of the caller's trace. */
+  get trace(): ReadonlyArray<Header> {
+    return this.traceId === undefined ? [] : this.headers.filter(([name]) => name === "traceparent" || name === "tracestate")
+  }
+
   header(name: string): string | undefined {
     return this.headers.find((header) => header[0] === name)?.[1]
   }
@@ -53,6 +67,7 @@ let reading: RequestHead
 const take = (name: string, value: string): void => {
   const head = reading
   head.headers.push([name, value])
+  head.headersBytes += name.length + value.length
   switch (name.length) {
     case 4:
       if (name === "host") {
@@ -62,6 +77,10 @@ const take = (name: string, value: string): void => {
       break
     case 6:
       if (name === "origin") head.origin = value
+      break
+    case 11:
+      // Two of them are none (W3C Trace Context §3.2).
+      if (name === "traceparent") head.traceparent = head.traceparent === "" ? value : "twice"
       break
     case 13:
       if (name === "authorization") {
@@ -107,8 +126,13 @@ const digits = (text: string): boolean => {
 const problem = (name: string, msg: string): InvalidRequest =>
   new InvalidRequest({ malformed: true, issues: [{ loc: ["header", name], msg }] })
 
+export interface HeadLimits {
+  readonly urlBytesMax: number
+  readonly headersBytesMax: number
+}
+
 /** Why the head can't be trusted; the connection must be closed after the answer, for its framing is in doubt. */
-export const problemOf = (head: RequestHead, urlBytesMax: number): InvalidRequest | undefined => {
+export const problemOf = (head: RequestHead, { urlBytesMax, headersBytesMax }: HeadLimits): InvalidRequest | undefined => {
   if (head.hosts !== 1 || head.host === "") return problem("host", "Exactly one is required")
   if (head.contentLengths > 1) return problem("content-length", "At most one is allowed")
   if (head.contentLengths === 1 && !digits(head.contentLengthText)) return problem("content-length", "Must be a whole number")
@@ -120,6 +144,9 @@ export const problemOf = (head: RequestHead, urlBytesMax: number): InvalidReques
   if (head.path.length + head.query.length > urlBytesMax) {
     return new InvalidRequest({ malformed: true, issues: [{ loc: ["path"], msg: `At most ${urlBytesMax} bytes are allowed` }] })
   }
+  if (head.headersBytes > headersBytesMax) {
+    return new InvalidRequest({ malformed: true, issues: [{ loc: ["header"], msg: `At most ${headersBytesMax} bytes are allowed` }] })
+  }
   return undefined
 }
 
@@ -128,17 +155,13 @@ const statusLines: ReadonlyArray<string> = Array.from({ length: 600 }, (_, statu
 /** "404 Not Found". */
 export const statusLine = (status: number): string => statusLines[status] ?? "500 Internal Server Error"
 
+const breaksHead = /[\r\n\0]/
+
 /** Whether a value can be written as it is; one with CR, LF or NUL would end the header, or the head. */
-export const isSafeValue = (value: string): boolean => !value.includes("\n") && !value.includes("\r") && !value.includes("\0")
+export const isSafeValue = (value: string): boolean => !breaksHead.test(value)
 
-const written = ["content-length", "transfer-encoding", "date", "connection", "keep-alive", "x-request-id", "uwebsockets"]
+const written = ["date", "x-request-id", "uwebsockets"]
 
-/** Names (lower case) that the edge or uWS writes itself, and nobody else may; `extra` are the dialect's rate headers. */
-export const ownedNames = (extra: ReadonlyArray<Header>): ReadonlySet<string> =>
-  new Set([...written, ...extra.map(([name]) => name.toLowerCase())])
-
-/** Whether a relayed header may be written beside the edge's own. CORS is the edge's alone: an agent must not open this origin. */
-export const mayRelay = (owned: ReadonlySet<string>, header: Header): boolean => {
-  const name = header[0].toLowerCase()
-  return !owned.has(name) && !name.startsWith("access-control-")
-}
+/** Names (lower case) that the edge or uWS writes on every answer, beside framing and CORS; `extra` are the dialect's rate headers. */
+export const ownedNames = (extra: ReadonlyArray<Header>): ReadonlyArray<string> =>
+  [...written, ...extra.map(([name]) => name.toLowerCase())]

@@ -33,7 +33,7 @@ const route = (exchange: Exchange, mount: Mount, upgrade: Upgrade | undefined): 
   const match = mount.router.match(head.method, head.path)
   exchange.dialect = match?.target.dialect ?? mount.dialectAt(head.path)
   if (match !== undefined) exchange.meter = match.target.meter
-  const problem = problemOf(head, edge.limits.urlBytesMax)
+  const problem = problemOf(head, edge.limits)
   if (problem !== undefined) {
     exchange.isUntrusted = true
     // Not on this turn: uWS would serve what is pipelined behind it. While this call is open it ends the connection instead.

@@ -24,12 +24,12 @@ const filter = new AnswerFilter(["set-cookie"])
 const failed = (error: string, status = 503): Ran => ({ answer: { _tag: "failed", error }, status })
 
 export class OrderRun extends Context.Service<OrderRun, {
-  readonly ask: (agent: Agent, accountId: AccountId, orderId: OrderId, prompt: string) => Effect.Effect<Ran>
+  readonly ask: (agent: Agent, accountId: AccountId, orderId: OrderId, prompt: string, trace: ReadonlyArray<Header>) => Effect.Effect<Ran>
 }>()("tollgate/kernel/OrderRun") {
   static readonly layer = Layer.effect(OrderRun, Effect.gen(function*() {
     const upstream = yield* Upstream
     const credentials = yield* AgentCredential
-    const exchange = (agent: Agent, credential: ReadonlyArray<Header>, orderId: OrderId, prompt: string) => Effect.callback<Ran>((resume) => {
+    const exchange = (agent: Agent, credential: ReadonlyArray<Header>, orderId: OrderId, prompt: string, trace: ReadonlyArray<Header>) => Effect.callback<Ran>((resume) => {
       const outputMax = Math.min(limits.orderOutputBytesMax, agent.manifest?.output?.max_size_bytes ?? Infinity)
       const chunks: Array<Uint8Array> = []
       let size = 0
@@ -38,7 +38,7 @@ export class OrderRun extends Context.Service<OrderRun, {
         agentId: agent.id, agent: agent.ticker, ownerId: agent.ownerId, target: targetOf(agent), query: "", method: "POST",
         headers: requestHeaders([], [
           ["content-type", "application/json"], ["accept", "application/json, text/plain;q=0.9, */*;q=0.8"],
-          ["x-autx-protocol", "1"], ["x-autx-request-id", orderId], ...credential
+          ["x-autx-protocol", "1"], ["x-autx-request-id", orderId], ...trace, ...credential
         ]),
         body: Buffer.from(JSON.stringify({ prompt })),
         answer: filter
@@ -59,8 +59,8 @@ export class OrderRun extends Context.Service<OrderRun, {
       return Effect.sync(() => running.abort())
     })
     return OrderRun.of({
-      ask: (agent, accountId, orderId, prompt) => credentials.get(agent, accountId).pipe(
-        Effect.flatMap((credential) => exchange(agent, credential, orderId, prompt)),
+      ask: (agent, accountId, orderId, prompt, trace) => credentials.get(agent, accountId).pipe(
+        Effect.flatMap((credential) => exchange(agent, credential, orderId, prompt, trace)),
         Effect.catch(() => Effect.succeed(failed("the agent's credential could not be opened")))
       )
     })

@@ -38,6 +38,7 @@ import { newId } from "./Ids.ts"
 import { type IdempotentCall, idempotencyRows } from "./Idempotency.ts"
 import { Ledger } from "./Ledger.ts"
 import { OrderRun } from "./OrderRun.ts"
+import type { Header } from "./Relay.ts"
 
 export type OrderView = StoredOrder
 
@@ -46,6 +47,8 @@ export interface NewOrder {
   readonly agent: string
   readonly prompt: string
   readonly paymentMethod: string
+  /** The caller's trace context: the agent gets it. */
+  readonly trace: ReadonlyArray<Header>
 }
 
 export type OrderError = AccountError | CommitError | StoreUnavailable | AgentPaused | InsufficientCredits | BudgetExceeded | InputNotAccepted | BodyTooLarge | Overloaded | Draining
@@ -98,8 +101,8 @@ export class Orders extends Context.Service<Orders, {
       }
     })
 
-    const run = (accountId: AccountId, order: PendingOrder, agent: Agent, prompt: string): void => {
-      Effect.runFork(orderRun.ask(agent, accountId, order.id, prompt).pipe(
+    const run = (accountId: AccountId, order: PendingOrder, agent: Agent, { prompt, trace }: NewOrder): void => {
+      Effect.runFork(orderRun.ask(agent, accountId, order.id, prompt, trace).pipe(
         Effect.flatMap(({ answer, status }) => finish(accountId, order, agent, answer, status)),
         Effect.ensuring(Effect.sync(() => ended(order.id)))
       ))
@@ -127,7 +130,7 @@ export class Orders extends Context.Service<Orders, {
             accounts.forget(caller.accountId)
           })),
           Effect.map(() => {
-            run(caller.accountId, order, agent, wanted.prompt)
+            run(caller.accountId, order, agent, wanted)
             return view
           })
         )

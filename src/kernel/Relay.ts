@@ -33,17 +33,15 @@ export interface RelayFacts {
   readonly bill?: { readonly cost: Credits; readonly balance: Credits; readonly transactionId: string } | undefined
 }
 
-/** How one dialect names its agents and dresses a call. */
-export interface RelayTarget {
-  /** Id or ticker, as the caller wrote it. */
-  readonly agent: string
+/** How one dialect dresses a call and its answer. Made once for a row. */
+export interface RelayDress {
   /** Sent when the caller sent neither a body nor a content type. */
   readonly emptyBody: { readonly contentType: string; readonly body: string } | undefined
   readonly requestHeaders: (facts: { readonly requestId: string }) => ReadonlyArray<Header>
   readonly answerHeaders: (facts: RelayFacts) => ReadonlyArray<Header>
   /** Names starting with this are the gateway's own on the way to the agent: the caller's are dropped. */
   readonly reservedPrefix: string
-  /** Which of the agent's answer headers pass. Compiled once for a row. */
+  /** Which of the agent's answer headers pass. */
   readonly answer: AnswerFilter
 }
 
@@ -91,8 +89,8 @@ export interface Downstream {
   fail(error: GatewayError): void
 }
 
-/** One relayed call, after authentication, scope and window. Never throws, never blocks. */
-export type RelayCall = (caller: Caller, target: RelayTarget, downstream: Downstream) => void
+/** One relayed call, after authentication, scope and window, to an agent by its id or ticker. Never throws, never blocks. */
+export type RelayCall = (caller: Caller, agent: string, dress: RelayDress, downstream: Downstream) => void
 
 export class Relay extends Context.Service<Relay, { readonly call: RelayCall }>()("tollgate/kernel/Relay") {
   static readonly layer = Layer.effect(Relay, Effect.gen(function*() {
@@ -106,6 +104,6 @@ export class Relay extends Context.Service<Relay, { readonly call: RelayCall }>(
       usage: yield* UsageBuffer,
       billing: (yield* Config).proxyBilling
     }
-    return Relay.of({ call: (caller, target, downstream) => new RelayedCall(parts, caller, target, downstream).start() })
+    return Relay.of({ call: (caller, agent, dress, downstream) => new RelayedCall(parts, caller, dress, downstream).start(agent) })
   }))
 }

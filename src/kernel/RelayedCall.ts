@@ -33,7 +33,7 @@ import { newId } from "./Ids.ts"
 import { type Idempotency, type IdempotentCall, idempotencyRows, refuseIdempotencyKey } from "./Idempotency.ts"
 import { KeptBytes } from "./KeptBytes.ts"
 import type { Ledger } from "./Ledger.ts"
-import type { Downstream, Header, RelayFacts, RelayTarget } from "./Relay.ts"
+import type { Downstream, Header, RelayDress, RelayFacts } from "./Relay.ts"
 import type { Exchange, Upstream, UpstreamHandler } from "./upstream/Upstream.ts"
 import { UpstreamBody } from "./upstream/UpstreamBody.ts"
 import { targetOf } from "./upstream/agentTarget.ts"
@@ -58,7 +58,7 @@ const callerGone = 499
 export class RelayedCall implements UpstreamHandler {
   readonly #parts: RelayParts
   readonly #caller: Caller
-  readonly #target: RelayTarget
+  readonly #dress: RelayDress
   readonly #downstream: Downstream
   #agent!: Agent
   #price: Credits = 0n
@@ -76,18 +76,19 @@ export class RelayedCall implements UpstreamHandler {
   #callerGone = false
   #phase: "deciding" | "forwarding" | "charging" | "answering" | "done" = "deciding"
 
-  constructor(parts: RelayParts, caller: Caller, target: RelayTarget, downstream: Downstream) {
+  constructor(parts: RelayParts, caller: Caller, dress: RelayDress, downstream: Downstream) {
     this.#parts = parts
     this.#caller = caller
-    this.#target = target
+    this.#dress = dress
     this.#downstream = downstream
   }
 
-  start(): void {
+  /** `name`: the agent's id or ticker. */
+  start(name: string): void {
     this.#downstream.onGone(() => this.#gone())
-    const agent = this.#parts.agents.resident(this.#target.agent)
+    const agent = this.#parts.agents.resident(name)
     if (agent !== undefined) return this.#meet(agent)
-    this.#run(this.#parts.agents.find(this.#target.agent), (found) => this.#meet(found))
+    this.#run(this.#parts.agents.find(name), (found) => this.#meet(found))
   }
 
   /** Runs what needs waiting for; a failure ends the call. */
@@ -199,17 +200,17 @@ export class RelayedCall implements UpstreamHandler {
     const { request } = this.#downstream
     const agent = this.#agent
     this.#phase = "forwarding"
-    let own: ReadonlyArray<Header> = [...this.#target.requestHeaders(request), ...credential]
+    let own: ReadonlyArray<Header> = [...this.#dress.requestHeaders(request), ...credential]
     let sent: Uint8Array | UpstreamBody | null = body ?? null
     if (body !== undefined && body.byteLength === 0) {
       const typed = request.headers.some(([name]) => name === "content-type")
-      sent = typed || this.#target.emptyBody === undefined ? null : Buffer.from(this.#target.emptyBody.body)
-      if (sent !== null) own = [...own, ["content-type", this.#target.emptyBody!.contentType]]
+      sent = typed || this.#dress.emptyBody === undefined ? null : Buffer.from(this.#dress.emptyBody.body)
+      if (sent !== null) own = [...own, ["content-type", this.#dress.emptyBody!.contentType]]
     }
     if (body === undefined) sent = this.#upload(bytesMax)
     this.#exchange = this.#parts.upstream.send({
       agentId: agent.id, agent: agent.ticker, ownerId: agent.ownerId, target: targetOf(agent), query: request.query, method: request.method,
-      headers: requestHeaders(request.headers, own, this.#target.reservedPrefix), body: sent, answer: this.#target.answer
+      headers: requestHeaders(request.headers, own, this.#dress.reservedPrefix), body: sent, answer: this.#dress.answer
     }, this)
   }
 
@@ -345,7 +346,7 @@ export class RelayedCall implements UpstreamHandler {
 
   #answerHeaders(bill: Bill | undefined): ReadonlyArray<Header> {
     const { request } = this.#downstream
-    const own = this.#target.answerHeaders({ requestId: request.requestId, agent: this.#agent, latencyMs: Date.now() - request.receivedAtMs, bill })
+    const own = this.#dress.answerHeaders({ requestId: request.requestId, agent: this.#agent, latencyMs: Date.now() - request.receivedAtMs, bill })
     return this.#headers.length === 0 ? own : [...this.#headers, ...own]
   }
 

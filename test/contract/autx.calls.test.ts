@@ -43,6 +43,19 @@ describe("a proxy call", () => {
     expect([agent.asked[0]!.body, agent.asked[0]!.headers["content-type"]]).toEqual(["{}", "application/json"])
   })
 
+  const trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+  it.each([
+    ["goes on at the agent", `00-${trace}-00f067aa0ba902b7-01`, [`00-${trace}-00f067aa0ba902b7-01`, "vendor=1"]],
+    ["that is not valid ends here", `00-${"0".repeat(32)}-00f067aa0ba902b7-01`, [undefined, undefined]]
+  ])("and an order with a trace context that %s", async (_what, traceparent, seen) => {
+    const agent = await free.agent()
+    const options = { token: caller.accessToken, headers: { traceparent, tracestate: "vendor=1" } }
+    await free.call("POST", `/v1/proxy/${agent.ticker}`, { ...options, body: {} })
+    const order = await free.call("POST", "/v1/orders/", { ...options, body: { agent_id: agent.ticker, prompt: "hello" } })
+    await settledOrder(free, caller.accessToken, order.json.id)
+    expect(agent.asked.map(({ headers }) => [headers["traceparent"], headers["tracestate"]])).toEqual([seen, seen])
+  })
+
   it("carries a token for this agent that its key set proves, which is no login here", async () => {
     const agent = await free.agent()
     await free.call("POST", `/v1/proxy/${agent.id}`, { token: caller.accessToken, body: {} })

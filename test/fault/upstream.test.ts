@@ -158,7 +158,7 @@ describe("a caller that reads slowly", () => {
     expect([outcome.error, outcome.body.length, handler.endings]).toEqual([undefined, 300_000, 1])
   })
 
-  it.each([["with", "content-length: 300000\r\n"], ["without", ""]])("of a body %s a length is told when the agent resets, and the process lives", async (_, length) => {
+  it.each([["with", "content-length: 300000\r\n"], ["without", ""]])("of a body %s a length is told at its next read that the agent has reset", async (_, length) => {
     const agent = await agentThat(({ socket }) => socket.write(`HTTP/1.1 200 OK\r\nconnection: close\r\n${length}\r\n${"x".repeat(1_000)}`))
     const handler = new RecordingHandler()
     handler.takes = () => false
@@ -166,6 +166,9 @@ describe("a caller that reads slowly", () => {
     await handler.headed
     await turns(20)
     agent.sockets[0]!.resetAndDestroy()
+    await turns(20)
+    handler.takes = () => true
+    handler.exchange.resume()
     expect((await handler.done).error).toMatchObject({ reason: "broken_answer" })
   })
 

@@ -117,13 +117,13 @@ describe("a connection", () => {
 describe("a relayed call", () => {
   it("hands over the request as it came, and answers in one piece", async () => {
     const seen = signal<{ downstream: Downstream; address: string; body: string }>()
-    client.edge.relay = (_caller, target, downstream) => {
+    client.edge.relay = (_caller, agent, dress, downstream) => {
       downstream.collect(1_000, (body) => {
         seen.fire({ downstream, address: downstream.request.remoteAddress, body: Buffer.from(body).toString() })
-        downstream.reply(299, [
-          ["content-type", "text/plain"], ["content-length", "9999"], ["Date", "yesterday"], ["X-RateLimit-Limit", "1"],
-          ["access-control-allow-origin", "*"], ["x-split", "a\r\nevil: 1"], ["x-agent", target.agent]
-        ], "the answer")
+        downstream.reply(299, dress.answer.apply([
+          "content-type", "text/plain", "content-length", "9999", "date", "yesterday", "x-ratelimit-limit", "1", "x-request-id", "forged",
+          "uwebsockets", "0", "access-control-allow-origin", "*", "x-split", "a\r\nevil: 1", "x-agent", agent
+        ]), "the answer")
       }, (error) => downstream.fail(error))
     }
     const connection = await connect()
@@ -137,13 +137,13 @@ describe("a relayed call", () => {
     expect(downstream.request.headers.filter(([name]) => name === "x-two")).toEqual([["x-two", "1"], ["x-two", "2"]])
     expect(connection.text).toMatch(/^HTTP\/1.1 299 Unknown\r\n/)
     expect(connection.text.match(/^content-length: 10\r$/gim)).toHaveLength(1)
-    expect(connection.text.match(/^(content-length|date|x-ratelimit-limit):/gim)).toHaveLength(3)
+    expect(connection.text.match(/^(content-length|date|x-ratelimit-limit|x-request-id|uwebsockets):/gim)).toHaveLength(5)
     expect(connection.text).toContain("x-agent: ECHO\r\n")
-    expect(connection.text).not.toMatch(/evil|access-control|yesterday/)
+    expect(connection.text).not.toMatch(/evil|access-control|yesterday|forged/)
   })
 
   it("without a body has an empty one", async () => {
-    client.edge.relay = (_caller, _target, downstream) => {
+    client.edge.relay = (_caller, _agent, _dress, downstream) => {
       downstream.collect(10, (body) => downstream.reply(200, [], `${downstream.request.contentLength} ${body.byteLength}`), (error) => downstream.fail(error))
     }
     expect((await call("POST", "/v9/relay/a", { headers: key })).text).toBe("0 0")
@@ -152,7 +152,7 @@ describe("a relayed call", () => {
   it("stops a caller who sends faster than the agent takes, and loses nothing", async () => {
     const total = 24 * 1024 * 1024
     const first = signal<{ resume: () => void; received: () => number }>()
-    client.edge.relay = (_caller, _target, downstream) => {
+    client.edge.relay = (_caller, _agent, _dress, downstream) => {
       let received = 0
       let paused = false
       const body = downstream.stream(total, {
@@ -187,7 +187,7 @@ describe("a relayed call", () => {
     const pieces = 128
     let written = 0
     const blocked = signal()
-    client.edge.relay = (_caller, _target, downstream) => {
+    client.edge.relay = (_caller, _agent, _dress, downstream) => {
       const push = (): void => {
         while (written < pieces) {
           written++
@@ -220,7 +220,7 @@ describe("a relayed call", () => {
   it("cuts off a caller who reads nothing, and says so upwards", async () => {
     await restart({ limits: { readerStallMs: 50 } })
     const gone = signal()
-    client.edge.relay = (_caller, _target, downstream) => {
+    client.edge.relay = (_caller, _agent, _dress, downstream) => {
       downstream.onGone(() => gone.fire())
       downstream.head(200, [], undefined)
       while (downstream.write(Buffer.alloc(1024 * 1024)));
@@ -235,7 +235,7 @@ describe("a relayed call", () => {
     const seen = signal<Downstream>()
     const gone = signal()
     let times = 0
-    client.edge.relay = (_caller, _target, downstream) => {
+    client.edge.relay = (_caller, _agent, _dress, downstream) => {
       downstream.onGone(() => {
         times++
         gone.fire()
@@ -260,12 +260,12 @@ describe("a relayed call", () => {
 
   it("that fails before its head is an error answer, and after it a cut", async () => {
     const failure = new AgentUnavailable({ agent: "a", reason: "unreachable", retryAfterMs: 1_000 })
-    client.edge.relay = (_caller, _target, downstream) => downstream.fail(failure)
+    client.edge.relay = (_caller, _agent, _dress, downstream) => downstream.fail(failure)
     const refused = await call("POST", "/v9/relay/a", { headers: key })
     expect(refused.status).toBe(503)
     expect(refused.headers.get("x-ratelimit-limit")).toBe("60")
     for (const length of [10, undefined]) {
-      client.edge.relay = (_caller, _target, downstream) => {
+      client.edge.relay = (_caller, _agent, _dress, downstream) => {
         downstream.head(200, [], length)
         downstream.write(Buffer.from("half"))
         if (length === undefined) downstream.fail(failure)
@@ -277,7 +277,7 @@ describe("a relayed call", () => {
 
   it("with a 304, or no bytes at all, ends cleanly", async () => {
     for (const [status, length] of [[304, 100], [200, 0], [200, undefined]] as const) {
-      client.edge.relay = (_caller, _target, downstream) => {
+      client.edge.relay = (_caller, _agent, _dress, downstream) => {
         downstream.head(status, [["etag", "\"1\""]], length)
         downstream.end()
       }
@@ -287,7 +287,7 @@ describe("a relayed call", () => {
   })
 
   it("may answer before it has read the body, and the connection goes on", async () => {
-    client.edge.relay = (_caller, _target, downstream) => {
+    client.edge.relay = (_caller, _agent, _dress, downstream) => {
       downstream.stream(1_000_000, { chunk: () => undefined, failed: () => undefined }).pause()
       downstream.head(200, [], 2)
       downstream.write(Buffer.from("ok"))
@@ -306,7 +306,7 @@ describe("a relayed call", () => {
     const { status, text } = await call("POST", "/v9/relay/a", { headers: key })
     expect(status).toBe(500)
     expect(text).not.toContain("secret")
-    client.edge.relay = (_caller, _target, downstream) => downstream.stream(10, { chunk: () => { throw new Error("secret") }, failed: () => undefined })
+    client.edge.relay = (_caller, _agent, _dress, downstream) => downstream.stream(10, { chunk: () => { throw new Error("secret") }, failed: () => undefined })
     expect((await call("POST", "/v9/relay/a", { headers: key, body: "x" })).status).toBe(500)
   })
 })

@@ -37,7 +37,7 @@ afterEach(async () => {
   expect((await audit(sql)).filter(({ ok }) => !ok)).toEqual([])
 })
 
-const order = (caller: Caller) => node.orders.create(caller, { agent: agent.ticker, prompt: "hello", paymentMethod: "credits" }, undefined)
+const order = (caller: Caller) => node.orders.create(caller, { agent: agent.ticker, prompt: "hello", trace: [], paymentMethod: "credits" }, undefined)
 const ended = (id: string, status: "completed" | "failed") => vi.waitFor(async () => {
   expect(await sql`select status from orders where id = ${id}`).toEqual([{ status }])
 }, { timeout: 15_000, interval: 10 })

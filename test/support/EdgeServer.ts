@@ -48,7 +48,7 @@ export const startEdge = async (options: { readonly limits?: Partial<EdgeLimits>
   const inFlight = new Set<string>()
   const steer: { admitted: Promise<void>; relay: RelayCall; readiness: EdgeServer["readiness"] } = {
     admitted: Promise.resolve(),
-    relay: (_caller, _target, downstream) => downstream.reply(200, [], "unset"),
+    relay: (_caller, _agent, _dress, downstream) => downstream.reply(200, [], "unset"),
     readiness: { ready: true, reasons: [] }
   }
   const kernel = Layer.mergeAll(

@@ -5,7 +5,6 @@
 import { Effect, Schema, Stream } from "effect"
 import { type GatewayErrorTag, InsufficientCredits, NotFound, NotImplemented } from "../../src/domain/errors.ts"
 import type { Dialect, ErrorTable } from "../../src/http/dialect.ts"
-import { AnswerFilter } from "../../src/kernel/upstream/hopByHop.ts"
 import { Answer, endpoint, relay, type Socket, socket, type SocketSession, stream } from "../../src/http/endpoint.ts"
 
 const statuses: Readonly<Record<GatewayErrorTag, number>> = {
@@ -47,7 +46,6 @@ export const makeFixture = (): Fixture => ({
   session: () => ({ message: () => undefined, drained: () => undefined, closed: () => undefined })
 })
 
-const answer = new AnswerFilter([])
 const docs = { summary: "A row of the fixture", tag: "fixture" }
 const WithId = Schema.Struct({ id: Schema.String })
 
@@ -102,7 +100,8 @@ const rowsOf = (fixture: Fixture): Dialect<never>["rows"] => {
     }),
     relay({
       id: "fixture.relay", method: "POST", path: "/relay/{agent}", auth: "loginOrKey", docs, errors: ["AgentUnavailable"],
-      target: (params) => ({ agent: params["agent"]!, emptyBody: undefined, requestHeaders: () => [], answerHeaders: () => [], reservedPrefix: "x-fixture-", answer })
+      agent: (params) => params["agent"]!, drops: [],
+      dress: { emptyBody: undefined, requestHeaders: () => [], answerHeaders: () => [], reservedPrefix: "x-fixture-" }
     }),
     socket({
       id: "fixture.socket", method: "GET", path: "/ws/{room}", docs, params: Schema.Struct({ room: Schema.String }), errors: ["NotImplemented"],

@@ -23,8 +23,8 @@ export const orders = [
     docs: { summary: "Order work from an agent", description: "The price is debited when this answers. An order that fails is refunded in full.", tag },
     payload: wire.NewOrder, success: wire.CreatedOrder,
     errors: ["NotFound", "AgentPaused", "InsufficientCredits", "BudgetExceeded", "InputNotAccepted", ...commitErrors],
-    handle: ({ payload }, { caller, idempotency }) => Orders.use((orders) =>
-      orders.create(caller, { agent: payload.agent_id, prompt: payload.prompt, paymentMethod: payload.payment_method }, idempotency)),
+    handle: ({ payload }, { caller, trace, idempotency }) => Orders.use((orders) =>
+      orders.create(caller, { agent: payload.agent_id, prompt: payload.prompt, paymentMethod: payload.payment_method, trace }, idempotency)),
     view: createdView
   }),
   later({ id: "autx.orders.create_multipart", method: "POST", path: "/orders/multipart", scope: "orders", status: 201, tag, feature: "Ordering with files" }),

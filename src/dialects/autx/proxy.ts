@@ -4,12 +4,10 @@
  * that all agents share, and it can set neither cookies nor headers of ours.
  */
 import { formatUsd } from "../../domain/credits.ts"
-import { relay } from "../../http/endpoint.ts"
-import type { Header, RelayFacts, RelayTarget } from "../../kernel/Relay.ts"
-import { AnswerFilter } from "../../kernel/upstream/hopByHop.ts"
+import { type RelayRow, relay } from "../../http/endpoint.ts"
+import type { Header, RelayFacts } from "../../kernel/Relay.ts"
 import { commitErrors } from "./errors.ts"
 
-const answer = new AnswerFilter(["x-autx-*", "set-cookie", "content-security-policy*"])
 const emptyBody = { contentType: "application/json", body: "{}" }
 const protocol: Header = ["x-autx-protocol", "1"]
 const sandbox: Header = ["content-security-policy", "sandbox"]
@@ -17,10 +15,9 @@ const sandbox: Header = ["content-security-policy", "sandbox"]
 const billHeaders = ({ cost, balance, transactionId }: NonNullable<RelayFacts["bill"]>): ReadonlyArray<Header> =>
   [["x-autx-cost-usd", formatUsd(cost)], ["x-autx-balance-usd", formatUsd(balance)], ["x-autx-transaction-id", transactionId]]
 
-const dress: Omit<RelayTarget, "agent"> = {
+const dress: RelayRow["dress"] = {
   emptyBody,
   reservedPrefix: "x-autx-",
-  answer,
   requestHeaders: ({ requestId }) => [protocol, ["x-autx-request-id", requestId]],
   answerHeaders: ({ requestId, agent, latencyMs, bill }) => [
     ["x-autx-request-id", requestId], ["x-autx-latency-ms", String(Math.round(latencyMs))], ["x-autx-agent", agent.ticker], sandbox,
@@ -40,6 +37,8 @@ export const proxy = [
       "NotFound", "AgentPaused", "AgentUnavailable", "InsufficientCredits", "BudgetExceeded", "HoldLost", "NotConfigured", "InvalidRequest",
       "IdempotencyKeyReused", "IdempotencyInFlight", "AnswerNotStored", ...commitErrors
     ],
-    target: (params) => ({ agent: params["ticker_or_id"]!, ...dress })
+    agent: (params) => params["ticker_or_id"]!,
+    dress,
+    drops: ["x-autx-*", "set-cookie", "content-security-policy*"]
   })
 ]

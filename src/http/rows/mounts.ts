@@ -27,7 +27,7 @@ export interface Mount {
 /** Host headers remembered with their mount. They come from strangers: above this many each is looked up anew. */
 const hostsMax = 1_024
 
-const targetOf = (dialect: Dialect, row: Row, owned: ReadonlySet<string>): Target => {
+const targetOf = (dialect: Dialect, row: Row, owned: ReadonlyArray<string>): Target => {
   switch (row.kind) {
     case "endpoint":
       return endpointTarget(dialect, row)

@@ -3,6 +3,7 @@
  * relay happens on the turn that the request came in, without a fiber.
  */
 import { BodyTooLarge, MethodNotAllowed } from "../../domain/errors.ts"
+import { AnswerFilter } from "../../kernel/upstream/hopByHop.ts"
 import { UwsDownstream } from "../Downstream.ts"
 import type { Dialect } from "../dialect.ts"
 import type { RelayRow } from "../endpoint.ts"
@@ -11,9 +12,10 @@ import { RowMeter } from "./RowMeter.ts"
 import type { Target } from "./Target.ts"
 
 /** `owned`: header names that the edge writes itself on this dialect's answers. */
-export const relayTarget = (dialect: Dialect, row: RelayRow, owned: ReadonlySet<string>): Target => {
+export const relayTarget = (dialect: Dialect, row: RelayRow, owned: ReadonlyArray<string>): Target => {
   if (row.auth === "public") throw new Error(`${row.id}: a relay needs a caller to account to`)
   const need = needOf(dialect, row)
+  const dress = { ...row.dress, answer: new AnswerFilter([...row.drops, ...owned]) }
   return {
     dialect,
     meter: new RowMeter(row.id),
@@ -23,7 +25,7 @@ export const relayTarget = (dialect: Dialect, row: RelayRow, owned: ReadonlySet<
       admit(exchange, need, (caller) => {
         const bytesMax = exchange.edge.limits.relayBodyBytesMax
         if ((exchange.head.contentLength ?? 0) > bytesMax) return exchange.fail(new BodyTooLarge({ bytesMax }))
-        exchange.edge.relay.call(caller, row.target(params), new UwsDownstream(exchange, owned))
+        exchange.edge.relay.call(caller, row.agent(params), dress, new UwsDownstream(exchange))
       })
     }
   }

@@ -113,7 +113,7 @@ export const streamTarget = (dialect: Dialect, row: StreamRow): Target => {
 
   const run = (exchange: Exchange, caller: Caller | undefined, params: unknown, query: unknown): void => {
     const writer = new EventWriter(exchange)
-    const call = { caller, requestId: exchange.requestId, remoteAddress: exchange.remoteAddress }
+    const call = { caller, requestId: exchange.requestId, remoteAddress: exchange.remoteAddress, trace: exchange.head.trace }
     const events = Stream.suspend(() => row.handle({ params, query }, call))
     const { streams } = exchange.edge
     const stop = () => {

@@ -45,8 +45,8 @@ export interface UpstreamCall {
   /** The caller's query without `?`, or "". Added to the target's own. */
   readonly query: string
   readonly method: string
-  /** Flat, as `requestHeaders` makes them; the array is the call's own from here on. */
-  readonly headers: Array<string>
+  /** Flat, as `requestHeaders` makes them. */
+  readonly headers: ReadonlyArray<string>
   readonly body: Uint8Array | UpstreamBody | null
   readonly answer: AnswerFilter
 }

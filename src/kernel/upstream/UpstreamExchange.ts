@@ -23,7 +23,7 @@ import { metrics } from "../../telemetry/Metrics.ts"
 import type { Exchange, UpstreamCall, UpstreamHandler } from "./Upstream.ts"
 import { UpstreamBody } from "./UpstreamBody.ts"
 import type { Lane, UpstreamLanes } from "./UpstreamLanes.ts"
-import type { Connection, TransportFailure, TransportHandler } from "./UpstreamTransport.ts"
+import type { TransportFailure, TransportHandler, UpstreamConnection } from "./UpstreamConnection.ts"
 
 type Reason = AgentUnavailable["reason"]
 
@@ -52,7 +52,7 @@ export class UpstreamExchange implements Exchange, TransportHandler {
   readonly #handler: UpstreamHandler
   #phase: "waiting" | "running" | "done" = "waiting"
   #admitted: Admitted = "pass"
-  #connection: Connection | undefined
+  #connection: UpstreamConnection | undefined
   #beganMs = 0
   #sent = false
   #answered = false
@@ -88,7 +88,6 @@ export class UpstreamExchange implements Exchange, TransportHandler {
     this.#admitted = admitted
     this.#beganMs = nowMs
     this.deadlineMs = nowMs + this.#lanes.limits.totalMs
-    if (body instanceof UpstreamBody && body.contentLength !== undefined) headers.push("content-length", String(body.contentLength))
     const request = { path: pathOf(this.#call), method, headers, body }
     this.#connection = this.#lanes.transport.dispatch(target.origin, this.#lanes.guard.trusts(ownerId), request, this)
     if (this.#connection === undefined) this.failed({ reason: "busy", agentAtFault: false })
@@ -136,7 +135,7 @@ export class UpstreamExchange implements Exchange, TransportHandler {
     if (!this.#answered) this.#within(this.#lanes.limits.firstByteMs)
   }
 
-  head(status: number, raw: ReadonlyArray<Buffer>): void {
+  head(status: number, fields: ReadonlyArray<string>, contentLength: number | undefined): void {
     const nowMs = performance.now()
     metrics.upstreamSeconds.observe((nowMs - this.#beganMs) / 1_000)
     this.#answered = true
@@ -147,8 +146,7 @@ export class UpstreamExchange implements Exchange, TransportHandler {
     }
     this.#within(this.#lanes.limits.idleMs)
     try {
-      const { headers, contentLength } = this.#call.answer.apply(raw)
-      this.#handler.head(status, headers, status === 204 || status === 304 ? 0 : contentLength)
+      this.#handler.head(status, this.#call.answer.apply(fields), status === 204 || status === 304 ? 0 : contentLength)
     } catch (cause) {
       this.#defect(cause)
     }

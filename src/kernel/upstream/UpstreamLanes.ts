@@ -116,6 +116,7 @@ export class UpstreamLanes {
 
   #expire(): void {
     this.clockMs = performance.now()
+    this.transport.sweep(this.clockMs)
     // Backwards: an exchange that leaves is replaced by the last, which has been looked at.
     for (let at = this.#live.length - 1; at >= 0; at--) {
       const exchange = this.#live[at]

@@ -4,14 +4,17 @@
  * To the agent: everything the caller sent except what belongs to the caller's
  * own connection (RFC 9110 §7.6.1), the caller's credentials, what identifies
  * the caller's network, and what the gateway sets itself. `accept-encoding` and
- * `content-encoding` pass unchanged, so that encoded bodies stay byte-exact.
+ * `content-encoding` pass unchanged, so that encoded bodies stay byte-exact. So
+ * does a valid trace context; an invalid one is dropped.
  * To the caller: everything the agent sent except connection headers, headers
  * that would speak for the gateway's whole origin, and what the dialect drops.
  *
  * Guarantees: no header value with a control character leaves (nothing can be
- * smuggled by it); names are tokens; bytes above ASCII pass unchanged.
+ * smuggled by it); names are tokens; bytes above ASCII pass as they came out of
+ * the edge's server, which takes those at a value's ends for blanks.
  * Runs on the hot path: one pass, set look-ups, no regular expression.
  */
+import { traceIdOf } from "../../domain/traceContext.ts"
 import type { Header } from "../Relay.ts"
 
 /** RFC 9110 §7.6.1, with the two that RFC 9112 frames messages by. */
@@ -42,7 +45,7 @@ const notToCaller = [
 const tokenCharacter = new Uint8Array(128)
 for (const character of "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") tokenCharacter[character.charCodeAt(0)] = 1
 
-const isToken = (name: string): boolean => {
+export const isToken = (name: string): boolean => {
   for (let i = 0; i < name.length; i++) if (tokenCharacter[name.charCodeAt(i)] !== 1) return false
   return name.length > 0
 }
@@ -81,12 +84,18 @@ const has = (headers: ReadonlyArray<Header>, name: string): boolean => {
  */
 export const requestHeaders = (received: ReadonlyArray<Header>, own: ReadonlyArray<Header>, reservedPrefix?: string): Array<string> => {
   let named: ReadonlySet<string> | undefined
-  for (const header of received) if (header[0] === "connection") named = union(named, namedBy(header[1]))
+  let traces = 0
+  let traced = true
+  for (const header of received) {
+    if (header[0] === "connection") named = union(named, namedBy(header[1]))
+    else if (header[0] === "traceparent") traced = ++traces === 1 && traceIdOf(header[1]) !== undefined
+  }
   const flat: Array<string> = []
   for (const header of received) {
     const name = header[0]
     if (notToAgent.has(name) || name.startsWith(forwardedPrefix) || named !== undefined && named.has(name)) continue
     if (reservedPrefix !== undefined && name.startsWith(reservedPrefix) || has(own, name) || !isToken(name)) continue
+    if (!traced && (name === "traceparent" || name === "tracestate")) continue
     const value = wireValue(header[1])
     if (value !== undefined) flat.push(name, value)
   }
@@ -98,11 +107,7 @@ export const requestHeaders = (received: ReadonlyArray<Header>, own: ReadonlyArr
 const union = (a: ReadonlySet<string> | undefined, b: ReadonlySet<string> | undefined): ReadonlySet<string> | undefined =>
   a === undefined || b === undefined ? a ?? b : new Set([...a, ...b])
 
-export interface AnswerHead {
-  readonly headers: Array<Header>
-  /** What the agent announced; the edge frames the answer itself. */
-  readonly contentLength: number | undefined
-}
+const beyondAscii = /[^\x00-\x7f]/
 
 /** What one dialect lets through of an agent's answer. Compiled once; entries are lower case, one that ends in `*` is a prefix. */
 export class AnswerFilter {
@@ -115,24 +120,20 @@ export class AnswerFilter {
     this.#prefixes = all.filter((entry) => entry.endsWith("*")).map((entry) => entry.slice(0, -1))
   }
 
-  /** Takes the raw names and values of a parsed answer: the parser has refused names that aren't tokens and values with line breaks. */
-  apply(raw: ReadonlyArray<Buffer>): AnswerHead {
+  /** Takes names (lower case) and values in turn, as `AnswerReader` gives them: tokens, and values without control characters. */
+  apply(fields: ReadonlyArray<string>): Array<Header> {
     const headers: Array<Header> = []
-    let contentLength: number | undefined
     let named: ReadonlySet<string> | undefined
-    for (let i = 0; i + 1 < raw.length; i += 2) {
-      const name = raw[i]!.toString("latin1").toLowerCase()
-      if (this.#drops(name)) {
-        if (name === "content-length") contentLength = Number(raw[i + 1]!.toString("latin1"))
-        else if (name === "connection") named = union(named, namedBy(raw[i + 1]!.toString("latin1")))
-        continue
-      }
-      const value = raw[i + 1]!
-      headers.push([name, value.toString("utf8")])
+    for (let i = 0; i < fields.length; i += 2) {
+      const name = fields[i]!
+      const value = fields[i + 1]!
+      if (name === "connection") named = union(named, namedBy(value))
+      // The edge writes UTF-8; these are the same bytes.
+      else if (!this.#drops(name)) headers.push([name, beyondAscii.test(value) ? Buffer.from(value, "latin1").toString("utf8") : value])
     }
-    if (named === undefined) return { headers, contentLength }
+    if (named === undefined) return headers
     const hop = named
-    return { headers: headers.filter((header) => !hop.has(header[0])), contentLength }
+    return headers.filter((header) => !hop.has(header[0]))
   }
 
   #drops(name: string): boolean {

@@ -1,8 +1,6 @@
 import { describe, expect, it } from "vitest"
 import { AnswerFilter, requestHeaders } from "../../../src/kernel/upstream/hopByHop.ts"
 
-const raw = (...headers: ReadonlyArray<string>): ReadonlyArray<Buffer> => headers.map((text) => Buffer.from(text, "latin1"))
-
 describe("headers to the agent", () => {
   it("pass unchanged and in order, repeated ones too", () => {
     expect(requestHeaders([["accept-encoding", "br, gzip"], ["x-a", "1"], ["content-type", "text/plain"], ["x-a", "2"], ["content-encoding", "gzip"]], [])).toEqual(
@@ -40,25 +38,21 @@ describe("headers to the agent", () => {
 })
 
 describe("headers of an answer", () => {
-  it("pass with names in lower case, less connection headers, those of the shared origin and the dialect's own", () => {
+  it("pass, less connection headers, those of the shared origin and the dialect's own", () => {
     const filter = new AnswerFilter(["set-cookie", "x-autx-*"])
-    const { headers, contentLength } = filter.apply(raw(
+    const headers = filter.apply([
       "Content-Type", "text/html", "Content-Length", "12", "Connection", "close, X-Hop", "X-Hop", "1", "Transfer-Encoding", "chunked", "Trailer", "x", "Keep-Alive", "timeout=5",
       "Set-Cookie", "a=b", "X-Autx-Cost-Usd", "0", "Server-Timing", "db;dur=1", "Alt-Svc", "h3=\":443\"", "Strict-Transport-Security", "max-age=1",
       "Clear-Site-Data", "\"*\"", "Access-Control-Allow-Origin", "*", "Vary", "accept", "Vary", "origin"
-    ))
+    ].map((text, i) => i % 2 === 0 ? text.toLowerCase() : text))
     expect(headers).toEqual([["content-type", "text/html"], ["server-timing", "db;dur=1"], ["vary", "accept"], ["vary", "origin"]])
-    expect(contentLength).toBe(12)
   })
 
   it("keep cookies where the dialect passes them on", () => {
-    expect(new AnswerFilter([]).apply(raw("Set-Cookie", "a=b")).headers).toEqual([["set-cookie", "a=b"]])
+    expect(new AnswerFilter([]).apply(["set-cookie", "a=b"])).toEqual([["set-cookie", "a=b"]])
   })
 
   it("give the agent's UTF-8 back", () => {
-    const { headers } = new AnswerFilter([]).apply([Buffer.from("x-name"), Buffer.from("Žofie")])
-    expect(headers).toEqual([["x-name", "Žofie"]])
+    expect(new AnswerFilter([]).apply(["x-name", Buffer.from("Žofie").toString("latin1")])).toEqual([["x-name", "Žofie"]])
   })
-
-  it("without a length announce none", () => expect(new AnswerFilter([]).apply(raw("a", "b")).contentLength).toBeUndefined())
 })
