@@ -53,6 +53,9 @@ const samples: { readonly [T in GatewayErrorTag]: Extract<GatewayError, { readon
   NotConfigured: new errors.NotConfigured({ setting: "" })
 }
 
+/** Any row may get a request that can't be read. */
+const malformed = new errors.InvalidRequest({ malformed: true, issues: [] })
+
 /** Every tag a row can answer with. */
 export const errorTagsOf = (row: Row): ReadonlyArray<GatewayErrorTag> => {
   const tags = new Set<GatewayErrorTag>([...row.errors, "Draining"])
@@ -136,10 +139,10 @@ const responsesOf = (dialect: Dialect, row: Row, schemas: Schemas): Json => {
   const always = Object.fromEntries(["x-request-id", ...rate].map((name) => [name, { $ref: `#/components/headers/${name}` }]))
   const [status, success] = successOf(row, schemas)
   const tags = new Map<string, Array<string>>()
-  for (const tag of errorTagsOf(row)) {
-    const rendered = (dialect.errors[tag] as (error: GatewayError) => Rendered)(samples[tag])
+  for (const error of [...errorTagsOf(row).map((tag): GatewayError => samples[tag]), malformed]) {
+    const rendered = (dialect.errors[error._tag] as (error: GatewayError) => Rendered)(error)
     const key = String(rendered.status)
-    tags.set(key, [...(tags.get(key) ?? []), tag])
+    tags.set(key, [...(tags.get(key) ?? []), error._tag])
   }
   const failed = [...tags].map(([key, names]) => [key, {
     description: names.join(", "),

@@ -1,0 +1,27 @@
+/**
+ * Every table of a gateway's database as a number of rows and a digest, to tell
+ * whether a refused request left anything behind. Not among them: the record of
+ * calls, where a call that broke off may stand at no cost (`chargedCalls` looks
+ * at those), and the counters of batches.
+ */
+import type { Sql } from "../../src/store/Postgres.ts"
+
+const notAmongThem = ["usage", "usage_hourly_by_agent", "usage_hourly_by_account", "agent_totals", "batches"]
+
+/** Table → rows and digest. */
+export type TablePrints = Readonly<Record<string, string>>
+
+export const tablePrints = async (sql: Sql): Promise<TablePrints> => {
+  const [query] = await sql<Array<{ text: string }>>`
+    select string_agg(format($$select %L as name, count(*) || ' ' || md5(coalesce(string_agg(t::text, '|' order by t::text), '')) as print from %I t$$, relname, relname), ' union all ' order by relname) as text
+    from pg_class
+    where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') and not relispartition and relname not in ${sql(notAmongThem)}`
+  const rows = await sql.unsafe<Array<{ name: string; print: string }>>(query!.text)
+  return Object.fromEntries(rows.map(({ name, print }) => [name, print]))
+}
+
+/** How many calls were recorded at a cost. */
+export const chargedCalls = async (sql: Sql): Promise<number> => {
+  const [row] = await sql<Array<{ calls: bigint }>>`select count(*) as calls from usage where cost > 0`
+  return Number(row!.calls)
+}
