@@ -107,7 +107,7 @@ export class Listings extends Context.Service<Listings, {
       patch: Effect.fn("Listings.patch")(function*(caller, name, patch) {
         if (patch.endpointUrl !== undefined) yield* checkAddress("endpoint_url", patch.endpointUrl, caller.accountId)
         return yield* change(caller, name, (agent) => ({ ...agent, ...patch }),
-          (agent, atMs) => auditRow(caller, "agent.update", agent.id, atMs, { fields: Object.keys(patch) }))
+          (agent, atMs) => auditRow(caller, "agent.update", agent.id, atMs, { fields: Object.keys(patch), ...(patch.price === undefined ? {} : { price: String(agent.price) }) }))
       }),
       setProviderKey: Effect.fn("Listings.setProviderKey")(function*(caller, name, key, provider) {
         const { agent } = yield* get(name)

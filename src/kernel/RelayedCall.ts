@@ -310,7 +310,7 @@ export class RelayedCall implements UpstreamHandler {
       this.#phase = "answering"
       return next(bill)
     }
-    metrics.callsLostToCrash.inc()
+    if (outcome._tag !== "unknown") metrics.callsLostToCrash.inc()
     this.#refuse(outcome._tag === "unknown" ? new OutcomeUnknown({ retryAfterMs: 5_000 }) : new NotCommitted({ retryAfterMs: 1_000 }))
   }
 

@@ -31,7 +31,7 @@ export const metrics = {
   upstreamSeconds: histogram("tollgate_upstream_seconds", "From dispatch to the head of the agent's answer", seconds),
   upstreamFailures: counter("tollgate_upstream_failures_total", "Calls that an agent failed, by reason", ["reason"]),
   usageDropped: counter("tollgate_usage_dropped_total", "Usage rows of free calls lost to a full buffer"),
-  callsLostToCrash: counter("tollgate_calls_lost_to_crash_total", "Paid calls and orders whose work is unpaid because a node or its term ended"),
+  callsLostToCrash: counter("tollgate_calls_lost_to_crash_total", "Paid calls and orders that stay unpaid: charges that came too late for their activation or were refused, orders that a gateway left pending when it died, and the calls it had in flight, as many as it wrote down in its last second"),
   orders: counter("tollgate_orders_total", "Orders by final status", ["status"]),
   databaseRestarts: counter("tollgate_database_restarts_total", "Restarts of the embedded Postgres by its supervisor")
 }

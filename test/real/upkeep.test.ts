@@ -1,20 +1,23 @@
 /** What the database needs from time to time, and what it needs to begin with: a role that may create in its schema. */
-import { Effect } from "effect"
+import { Effect, Layer, ManagedRuntime } from "effect"
 import { randomUUID } from "node:crypto"
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest"
+import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from "vitest"
+import type { AccountId, AgentId, KeyId, Token } from "../../src/domain/ids.ts"
 import { audit } from "../../src/store/Audit.ts"
+import { Committer } from "../../src/store/Committer.ts"
 import { findRemembered } from "../../src/store/IdempotencyStore.ts"
 import { imbalance } from "../../src/store/LedgerStore.ts"
 import { migrate } from "../../src/store/Migrations.ts"
 import { Postgres, type Sql, connect } from "../../src/store/Postgres.ts"
 import { keepUp } from "../../src/store/Upkeep.ts"
-import { newAccount } from "../support/ledgerRows.ts"
+import { startKernel } from "../support/kernelNode.ts"
+import { balanceOf, newAccount, submitted, takeToken, transaction } from "../support/ledgerRows.ts"
 import { type TestDatabase, type TestPostgres, freshDatabase, testPostgres } from "../support/postgres.ts"
 
 const hourMs = 3_600_000
 const dayMs = 24 * hourMs
-/** A quarter past an hour of a day that nothing else is about. */
-const now = Date.parse("2031-05-17T10:15:00.000Z")
+/** A quarter past an hour of a day that nothing else is about, and that has been by every clock. */
+const now = Date.parse("2021-05-17T10:15:00.000Z")
 const at = (ms: number): Date => new Date(ms)
 
 let database: TestDatabase
@@ -33,28 +36,42 @@ const insertUsage = (atMs: number) => sql`
   insert into usage (id, account_id, subject_id, agent_id, call, status, cost, latency_ms, created_at)
   values (${randomUUID()}, ${randomUUID()}, ${randomUUID()}, ${randomUUID()}, 'proxy', 200, 0, 1, ${at(atMs)}) returning tableoid::regclass::text as partition`
 
-describe("upkeep", () => {
+const cleanBooks = async (): Promise<void> => expect((await audit(sql)).filter(({ ok }) => !ok)).toEqual([])
+
+/** In an empty database; `sql` is a pool of it. */
+const useDatabase = (): void => {
   beforeEach(async () => {
     database = await freshDatabase()
     sql = connect(database.options, { max: 6, statementTimeoutMs: 10_000, name: "tollgate-test" })
     await migrate(sql)
     return async () => {
-      await sql.end()
+      await sql.end({ timeout: 1 })
       await database.drop()
     }
   })
+}
+
+/** Turn after turn until there is no backlog. Answers how many it took. */
+const keepUpWhole = async (nowMs: number, usageRetentionDays?: number): Promise<number> => {
+  let turns = 1
+  while (await keepUp(sql, nowMs, usageRetentionDays)) turns++
+  return turns
+}
+
+describe("upkeep", () => {
+  useDatabase()
 
   it("has partitions ready for this and the next three days and hours, and adds the next ones in time", async () => {
     await keepUp(sql, now)
-    const days = ["usage_20310517", "usage_20310518", "usage_20310519", "usage_20310520"]
-    const hours = ["10", "11", "12", "13"].map((hour) => `idempotency_answers_20310517${hour}`)
+    const days = ["usage_20210517", "usage_20210518", "usage_20210519", "usage_20210520"]
+    const hours = ["10", "11", "12", "13"].map((hour) => `idempotency_answers_20210517${hour}`)
     expect(await partitionsOf("usage")).toEqual([...days, "usage_default"])
     expect(await partitionsOf("idempotency_answers")).toEqual([...hours, "idempotency_answers_default"])
     await keepUp(sql, now)
     expect(await partitionsOf("usage")).toHaveLength(5)
     await keepUp(sql, now + hourMs)
-    expect(await partitionsOf("idempotency_answers")).toContain("idempotency_answers_2031051714")
-    expect(await insertUsage(now)).toEqual([{ partition: "usage_20310517" }])
+    expect(await partitionsOf("idempotency_answers")).toContain("idempotency_answers_2021051714")
+    expect(await insertUsage(now)).toEqual([{ partition: "usage_20210517" }])
     expect(await insertUsage(now + 4 * dayMs)).toEqual([{ partition: "usage_default" }])
   })
 
@@ -68,8 +85,8 @@ describe("upkeep", () => {
     const id = await newAccount(sql)
     const key = await remember(id, now)
     await keepUp(sql, now)
-    expect(await partitionsOf("usage")).toEqual(["usage_20310518", "usage_20310519", "usage_20310520", "usage_default"])
-    expect(await partitionsOf("idempotency_answers")).toEqual(["11", "12", "13"].map((hour) => `idempotency_answers_20310517${hour}`).concat("idempotency_answers_default"))
+    expect(await partitionsOf("usage")).toEqual(["usage_20210518", "usage_20210519", "usage_20210520", "usage_default"])
+    expect(await partitionsOf("idempotency_answers")).toEqual(["11", "12", "13"].map((hour) => `idempotency_answers_20210517${hour}`).concat("idempotency_answers_default"))
     await keepUp(sql, now + dayMs + 1)
     expect(await sql`select from idempotency_answers where key = ${key}`).toEqual([])
   })
@@ -78,7 +95,7 @@ describe("upkeep", () => {
     const id = await newAccount(sql)
     await keepUp(sql, now - 25 * hourMs)
     const [gone, leaving] = [await remember(id, now - 25 * hourMs), await remember(id, now - 24 * hourMs + 1)]
-    expect(await sql`select tableoid::regclass::text as partition from idempotency_answers where key = ${gone}`).toEqual([{ partition: "idempotency_answers_2031051609" }])
+    expect(await sql`select tableoid::regclass::text as partition from idempotency_answers where key = ${gone}`).toEqual([{ partition: "idempotency_answers_2021051609" }])
     await keepUp(sql, now)
     const fresh = await remember(id, now)
     await keepUp(sql, now)
@@ -88,7 +105,7 @@ describe("upkeep", () => {
     expect(await answers()).toEqual([leaving, fresh])
     await keepUp(sql, now + hourMs)
     expect([await keys(), await answers()]).toEqual([[fresh], [fresh]])
-    const hours = ["1611", "1612", "1710", "1711", "1712", "1713", "1714"].map((hour) => `idempotency_answers_203105${hour}`)
+    const hours = ["1611", "1612", "1710", "1711", "1712", "1713", "1714"].map((hour) => `idempotency_answers_202105${hour}`)
     expect(await partitionsOf("idempotency_answers")).toEqual([...hours, "idempotency_answers_default"])
   })
 
@@ -111,7 +128,178 @@ describe("upkeep", () => {
     expect(await sql`select deposits from batches`).toEqual([{ deposits: -13n }])
     expect(await sql`select amount from books where book = 'deposits'`).toEqual([{ amount: -23n }])
     expect(await sums()).toBe(0n)
-    expect((await audit(sql)).filter(({ ok }) => !ok)).toEqual([])
+    await cleanBooks()
+  })
+
+  it("works off what an outage of days left in turns that each stay short", async () => {
+    const id = await newAccount(sql)
+    await sql`insert into idempotency_keys select ${id}, 'key ' || n, 'f', 'r', ${at(now - 25 * hourMs)} from generate_series(1, 25000) n`
+    await sql`insert into batches select gen_random_uuid(), 1, 0, -1, 0, '{}', ${at(now - 2 * hourMs)} from generate_series(1, 15000)`
+    const left = async () => [await sql`select from idempotency_keys`, await sql`select from batches`].map(({ count }) => count)
+    expect(await keepUp(sql, now)).toBe(true)
+    const [keys, batches] = await left()
+    expect(keys).toBeLessThan(25_000)
+    expect(keys).toBeGreaterThan(0)
+    expect(batches).toBeGreaterThan(0)
+    expect(await keepUpWhole(now)).toBeLessThan(10)
+    expect(await left()).toEqual([0, 0])
+    expect(await sql`select book, amount from books where amount <> 0 order by 1`).toEqual([{ book: "deposits", amount: -15_000n }, { book: "fee", amount: 15_000n }])
+  })
+
+  it("removes nothing that is past its time only by a clock that runs ahead", async () => {
+    const id = await newAccount(sql, 5n)
+    const real = Date.now()
+    await keepUp(sql, real - 2 * hourMs)
+    const keys = [await remember(id, real - 2 * hourMs), await remember(id, real)]
+    await insertUsage(real)
+    const before = await partitionsOf("idempotency_answers")
+    await keepUpWhole(real + 1_000 * dayMs, 1)
+    expect(await partitionsOf("idempotency_answers")).toEqual(expect.arrayContaining([...before]))
+    expect((await sql<Array<{ key: string }>>`select key from idempotency_answers join idempotency_keys using (key)`).map(({ key }) => key).sort()).toEqual(keys.sort())
+    expect(await sql`select from usage`).toHaveLength(1)
+    expect(await sql`select deposits from batches`).toEqual([{ deposits: -5n }])
+  })
+})
+
+describe("retention of usage", () => {
+  useDatabase()
+  const today = Math.floor(now / dayMs) * dayMs
+  const daysOf = async (): Promise<ReadonlyArray<string>> => (await partitionsOf("usage")).filter((name) => name !== "usage_default")
+  const usageDays = (...offsets: ReadonlyArray<number>): ReadonlyArray<string> => offsets.map((offset) => `usage_${at(today + offset * dayMs).toISOString().slice(0, 10).replaceAll("-", "")}`)
+
+  let buyer: AccountId
+  let submit: (atMs: number) => Promise<void>
+
+  /** Paid calls by the Committer, so that charges, usage and roll-ups are what a gateway writes. */
+  beforeEach(async () => {
+    buyer = await newAccount(sql, 1_000_000n)
+    const token: Token = await takeToken(sql, buyer)
+    const runtime = ManagedRuntime.make(Committer.layer.pipe(Layer.provideMerge(Postgres.layer(database.options))))
+    const committer = await runtime.runPromise(Committer)
+    const [agentId, subjectId] = [randomUUID() as string as AgentId, randomUUID() as string as KeyId]
+    submit = async (atMs) => {
+      const charge = transaction({ available: -100n, fee: 100n, agentId, subjectId, atMs })
+      const usage = [{ id: charge.id, accountId: buyer, subjectId, agentId, call: "proxy" as const, status: 200, cost: 100n, latencyMs: 5, atMs }]
+      expect(await submitted(committer.submit, buyer, token, { transactions: [charge], usage })).toEqual({ _tag: "committed" })
+    }
+    return () => runtime.dispose()
+  })
+
+  /** A paid call at noon of each of these days, counted from today, which have their partitions. */
+  const calls = async (...offsets: ReadonlyArray<number>): Promise<void> => {
+    for (const offset of offsets) {
+      await keepUp(sql, today + offset * dayMs)
+      await submit(today + offset * dayMs + 12 * hourMs)
+    }
+  }
+  const kept = async () => ({
+    byAgent: await sql`select * from usage_hourly_by_agent order by hour`,
+    byAccount: await sql`select * from usage_hourly_by_account order by hour`,
+    totals: await sql`select * from agent_totals`,
+    charges: await sql`select id, balance_after from transactions order by created_at`
+  })
+
+  it("drops the days before, and keeps roll-ups, charges and the balance's history whole", async () => {
+    await calls(-9, -5, -4, -3, -2, -1, 0)
+    const before = await kept()
+    expect(before.byAgent).toHaveLength(7)
+    await keepUpWhole(now, 3)
+    expect(await daysOf()).toEqual(usageDays(-3, -2, -1, 0, 1, 2, 3))
+    expect(await sql`select created_at from usage order by 1`).toEqual([-3, -2, -1, 0].map((offset) => ({ created_at: at(today + offset * dayMs + 12 * hourMs) })))
+    expect(await kept()).toEqual(before)
+    expect(await balanceOf(sql, buyer)).toBe(1_000_000n - 700n)
+    await cleanBooks()
+    await keepUpWhole(now + dayMs, 3)
+    expect(await daysOf()).toEqual(usageDays(-2, -1, 0, 1, 2, 3, 4))
+    await cleanBooks()
+  })
+
+  it("never drops today or yesterday, whichever of two clocks runs ahead, and keeps all without a setting", async () => {
+    await calls(-2, -1, 0)
+    await keepUpWhole(now)
+    expect(await daysOf()).toEqual(usageDays(-2, -1, 0, 1, 2, 3))
+    await keepUpWhole(today + dayMs - 1, 1)
+    expect(await daysOf()).toEqual(usageDays(-1, 0, 1, 2, 3))
+    // The node's clock is a year ahead; the database's says what day it is.
+    const real = Date.now()
+    await keepUp(sql, real - dayMs)
+    await insertUsage(real - dayMs)
+    await keepUpWhole(real + 365 * dayMs, 1)
+    expect((await sql`select from usage`).count).toBe(1)
+    expect(await daysOf()).toContain(`usage_${new Date(real - dayMs).toISOString().slice(0, 10).replaceAll("-", "")}`)
+  })
+
+  it("waits for nobody: while the oldest day is read nothing is dropped, calls are written on, and later it goes", async () => {
+    await calls(-9, -5, -4, -1, 0)
+    const reader = await sql.reserve()
+    await reader`begin`
+    await reader.unsafe(`select from ${usageDays(-9)[0]!}`)
+    const days = await daysOf()
+    // The younger ones stay too: roll-ups are proved from the oldest day on.
+    await Promise.all([keepUpWhole(now, 2), submit(now), submit(now)])
+    expect(await daysOf()).toEqual(days)
+    await cleanBooks()
+    await reader`commit`
+    reader.release()
+    await keepUpWhole(now, 2)
+    expect((await daysOf())[0]).toBe(usageDays(-2)[0])
+    expect(await sql`select from usage`).toHaveLength(4)
+    await cleanBooks()
+  })
+
+  it("is done by many nodes at once", async () => {
+    await calls(-9, -8, -7, -6, -1, 0)
+    await Promise.all(Array.from({ length: 5 }, () => keepUpWhole(now, 1)))
+    await keepUpWhole(now, 1)
+    expect((await daysOf())[0]).toBe(usageDays(-1)[0])
+    await cleanBooks()
+  })
+
+  it("reaches rows that came before their partition, after the partitions of their time", async () => {
+    await submit(today - 9 * dayMs)
+    await submit(today - dayMs)
+    await calls(-6, 0)
+    const strays = () => sql`select from usage_default`
+    expect((await strays()).count).toBe(2)
+    const reader = await sql.reserve()
+    await reader`begin`
+    await reader.unsafe(`select from ${usageDays(-6)[0]!}`)
+    await keepUp(sql, now, 3)
+    expect((await strays()).count).toBe(2)
+    await reader`commit`
+    reader.release()
+    await keepUpWhole(now, 3)
+    expect((await strays()).count).toBe(1)
+    await cleanBooks()
+  })
+
+  it("is not mistaken for a loss by an audit that had begun", async () => {
+    await calls(-9, -1, 0)
+    const writer = await sql.reserve()
+    await writer`begin`
+    await writer`lock table transactions`
+    const auditing = audit(sql)
+    await vi.waitFor(async () => expect(await sql`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`).toHaveLength(1), { timeout: 5_000 })
+    await keepUpWhole(now, 2)
+    expect((await daysOf())[0]).toBe(usageDays(-1)[0])
+    await writer`commit`
+    writer.release()
+    expect((await auditing).filter(({ ok }) => !ok)).toEqual([])
+  })
+
+  it("is done by a gateway by itself, as its setting says", async () => {
+    const real = Date.now()
+    for (const days of [40, 30]) {
+      await keepUp(sql, real - days * dayMs)
+      await insertUsage(real - days * dayMs)
+    }
+    const node = await startKernel(database.options, { usageRetentionDays: 35 })
+    try {
+      await vi.waitFor(async () => expect((await sql`select from usage`).count).toBe(1), { timeout: 10_000 })
+      expect(await sql`select from usage where created_at < now() - interval '35 days'`).toHaveLength(0)
+    } finally {
+      await node.stop()
+    }
   })
 })
 
