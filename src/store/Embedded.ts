@@ -16,16 +16,18 @@
  * ever killed. Failing fsync → the server panics, and recovers from its log when
  * it is started again.
  *
- * Called by `main` when DATABASE_URL is unset, and by the tests.
+ * Called by `main` when DATABASE_URL is unset, by backup and restore, and by the
+ * tests.
  */
 import { type ChildProcess, spawn } from "node:child_process"
-import { closeSync, existsSync, fsyncSync, lchownSync, mkdirSync, mkdtempSync, openSync, readFileSync, readdirSync, realpathSync, renameSync, rmSync, statSync } from "node:fs"
+import { existsSync, lchownSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, realpathSync, renameSync, rmSync, statSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { basename, dirname, join, resolve } from "node:path"
 import { createInterface } from "node:readline"
 import { setTimeout as sleep } from "node:timers/promises"
 import { log } from "../telemetry/log.ts"
 import { metrics } from "../telemetry/Metrics.ts"
+import { draftIn, syncFolder } from "./Draft.ts"
 import { EmbeddedFailure, type Runner, findPostgres, runner } from "./PostgresBinaries.ts"
 
 export interface EmbeddedOptions {
@@ -73,9 +75,11 @@ const settings = (socketDir: string, durable: boolean): Readonly<Record<string, 
   max_connections: 50,
   // Accounts, keys and the current day's rows; the file cache holds the rest.
   shared_buffers: "128MB",
-  // No replica reads this log, and less of it is written per fsync.
-  wal_level: "minimal",
+  // A copy made while the server runs is completed by its log; replicas there are none.
+  wal_level: "replica",
   max_wal_senders: 0,
+  // What a backup that takes its time may keep of it; past that the backup ends, not the disk.
+  max_slot_wal_keep_size: "8GB",
   // A new log segment costs 16 MB of zeroes, which a commit would wait for; keep used ones instead.
   min_wal_size: "256MB",
   // The first change of a page after a checkpoint logs the whole page: fewer checkpoints, smaller commits. A crash then replays at most max_wal_size.
@@ -149,8 +153,7 @@ const isInitialised = (directory: string, major: number): boolean => {
 }
 
 const initialise = async (directory: string, binDir: string, run: Runner, durable: boolean): Promise<void> => {
-  removeAbandoned(directory)
-  const fresh = `${directory}.init-${process.pid}`
+  const fresh = draftIn(dirname(directory), `${basename(directory)}.init-`)
   mkdirSync(fresh, { mode: 0o700 })
   giveTo(run, fresh)
   try {
@@ -165,34 +168,7 @@ const initialise = async (directory: string, binDir: string, run: Runner, durabl
     const { code } = cause as NodeJS.ErrnoException
     if (code !== "ENOTEMPTY" && code !== "EEXIST") throw cause
   }
-  if (durable) syncDirectory(dirname(directory))
-}
-
-/** Half-made directories of gateways that were killed; a live one's is left alone. */
-const removeAbandoned = (directory: string): void => {
-  const prefix = `${basename(directory)}.init-`
-  for (const name of readdirSync(dirname(directory))) {
-    if (!name.startsWith(prefix)) continue
-    const pid = Number(name.slice(prefix.length))
-    // Its own programs may take a moment longer to end.
-    if (pid === process.pid || !isAlive(pid)) rmSync(join(dirname(directory), name), { recursive: true, force: true, maxRetries: 10 })
-  }
-}
-
-const isAlive = (pid: number): boolean => {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch (cause) {
-    return (cause as NodeJS.ErrnoException).code === "EPERM"
-  }
-}
-
-/** A rename survives a power failure only when the directory that holds the name is synced. */
-const syncDirectory = (directory: string): void => {
-  const handle = openSync(directory, "r")
-  fsyncSync(handle)
-  closeSync(handle)
+  if (durable) syncFolder(dirname(directory))
 }
 
 /** The server insists on owning its directory. Ownership changes only when root starts it, or starts it another way than before. */
