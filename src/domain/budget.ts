@@ -15,19 +15,22 @@ export interface Budget {
   spent: Credits
 }
 
+const dayMs = 86_400_000
+
 export const periodStartMs = (window: BudgetWindow, nowMs: number): number => {
   if (window === "total") return 0
+  // Without a Date: it is asked several times for each paid call. Days of this count have no leap seconds.
+  if (window === "day") return nowMs - nowMs % dayMs
   const now = new Date(nowMs)
-  return Date.UTC(now.getUTCFullYear(), now.getUTCMonth(), window === "day" ? now.getUTCDate() : 1)
+  return Date.UTC(now.getUTCFullYear(), now.getUTCMonth(), 1)
 }
 
 /** When the period that holds `nowMs` ends; `undefined` for a total. */
 export const periodEndMs = (window: BudgetWindow, nowMs: number): number | undefined => {
   if (window === "total") return undefined
+  if (window === "day") return nowMs - nowMs % dayMs + dayMs
   const now = new Date(nowMs)
-  return window === "day"
-    ? Date.UTC(now.getUTCFullYear(), now.getUTCMonth(), now.getUTCDate() + 1)
-    : Date.UTC(now.getUTCFullYear(), now.getUTCMonth() + 1, 1)
+  return Date.UTC(now.getUTCFullYear(), now.getUTCMonth() + 1, 1)
 }
 
 /** Spent in the period of `nowMs`. A clock behind the recorded period stays in that period: budgets never refill backwards. */

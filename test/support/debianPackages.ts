@@ -45,7 +45,7 @@ const unpack = async (name: string, root: string): Promise<void> => {
     renameSync(fresh, root)
   } catch (cause) {
     rmSync(fresh, { recursive: true, force: true })
-    if (!existsSync(root)) throw new Error(`${name} is needed by this test and can't be unpacked: install Debian's package ${name}`, { cause })
+    if (!existsSync(root)) throw new Error(`${name} is needed and can't be unpacked: install Debian's package ${name}`, { cause })
   }
 }
 

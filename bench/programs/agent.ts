@@ -1,0 +1,4 @@
+/** The agent in a process of its own. */
+import { serveAgent } from "../rig/agent.ts"
+
+serveAgent()
