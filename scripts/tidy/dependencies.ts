@@ -36,7 +36,6 @@ const homes: Readonly<Record<string, RegExp>> = {
   "ioredis": /^src\/cluster\/Redis\.ts$/,
   "msgpackr": /^src\/cluster\/Wire\.ts$/,
   "nanoid": /^src\/kernel\/Ids\.ts$/,
-  "uuid": /^src\/kernel\/Ids\.ts$/,
   "jose": /^src\/kernel\/identity\/Tokens\.ts$/,
   "@node-rs/argon2": /^src\/kernel\/identity\/Passwords\.ts$/,
   "lossless-json": /^src\/http\/body\.ts$/,

@@ -40,14 +40,17 @@ const plain = (error: GatewayError): Rendered => {
   }
 }
 
-/** Each as a line of its own behind another; one whose value would end the line is left out. */
+/** Each as a line of its own behind another. */
 const linesOf = (headers: ReadonlyArray<Header>): string => {
   let lines = ""
-  for (let i = 0; i < headers.length; i++) {
-    const header = headers[i]!
-    if (isSafeValue(header[1])) lines += `\r\n${header[0]}: ${header[1]}`
-  }
+  for (let i = 0; i < headers.length; i++) lines += "\r\n" + headers[i]![0] + ": " + headers[i]![1]
   return lines
+}
+
+/** The same of headers that others made: one whose value would end its line is left out. */
+const safeLinesOf = (headers: ReadonlyArray<Header>): string => {
+  for (let i = 0; i < headers.length; i++) if (!isSafeValue(headers[i]![1])) return linesOf(headers.filter((header) => isSafeValue(header[1])))
+  return linesOf(headers)
 }
 
 /** Who wants to know that the caller left before the answer was complete; told at most once. */
@@ -144,7 +147,7 @@ export class Exchange implements RelayRequest {
     let lines: string = this.requestId
     if (this.rate !== undefined && this.dialect !== undefined) lines += linesOf(this.dialect.rateHeaders(this.rate))
     if (this.#origin !== "") lines += linesOf(this.edge.cors.answerHeaders(this.#origin))
-    this.response.writeStatus(statusLine(status)).writeHeader("x-request-id", lines + linesOf(headers))
+    this.response.writeStatus(statusLine(status)).writeHeader("x-request-id", lines + safeLinesOf(headers))
   }
 
   sendRendered(rendered: Rendered): void {

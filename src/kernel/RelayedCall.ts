@@ -148,7 +148,7 @@ export class RelayedCall implements UpstreamHandler {
   #prepare(body: Uint8Array | undefined, bytesMax = 0): void {
     if (this.#phase !== "deciding") return
     const nowMs = Date.now()
-    const credential = this.#parts.credential.now(this.#agent, this.#caller.accountId, nowMs)
+    const credential = this.#parts.credential.now(this.#agent, this.#caller, nowMs)
     if (credential !== undefined) {
       const held = this.#price === 0n ? true : this.#holdNow(nowMs)
       if (held === true) return this.#forward(credential, body, bytesMax)

@@ -111,7 +111,7 @@ describe("the token forwarded to an agent", () => {
     const { tokens } = yield* startNode(yield* database)
     const agent = someAgent()
     const caller = newId<AccountId>()
-    const now = (nowMs: number, endpointUrl = agent.endpointUrl, session?: string) => tokens.agentTokenNow(caller, agent.id, endpointUrl, session, nowMs)
+    const now = (nowMs: number, endpointUrl = agent.endpointUrl, session?: string) => tokens.agentTokenNow(caller, agent.id, endpointUrl, session, nowMs)?.token
     expect(now(0)).toBeUndefined()
     const [first, ...others] = yield* Effect.all(Array.from({ length: 50 }, () => tokens.agentToken(caller, agent)), { concurrency: "unbounded" })
     expect(new Set([first, ...others]).size).toBe(1)

@@ -68,7 +68,7 @@ export class Tokens extends Context.Service<Tokens, {
   readonly accessToken: (of: AccessTokenOf) => Effect.Effect<{ readonly token: string; readonly expiresAtMs: number }, NotConfigured>
   readonly verifyAccess: (token: string) => Effect.Effect<Access, Unauthenticated | StoreUnavailable>
   /** A token minted in the last minute for exactly this call. */
-  readonly agentTokenNow: (accountId: AccountId, agentId: AgentId, endpointUrl: string, session: string | undefined, nowMs: number) => string | undefined
+  readonly agentTokenNow: (accountId: AccountId, agentId: AgentId, endpointUrl: string, session: string | undefined, nowMs: number) => { readonly token: string; readonly reusedUntilMs: number } | undefined
   readonly agentToken: (accountId: AccountId, agent: { readonly id: AgentId; readonly endpointUrl: string }, session?: string) => Effect.Effect<string, NotConfigured>
   /** The audience is whichever agent it was minted for; the caller compares `session`. */
   readonly verifyAgent: (token: string) => Effect.Effect<Forwarded, Unauthenticated | StoreUnavailable>
@@ -147,14 +147,14 @@ const makeAgentTokens = (sign: Sign) => {
     return token
   })
 
-  const agentTokenNow = (accountId: AccountId, agentId: AgentId, endpointUrl: string, session: string | undefined, nowMs: number): string | undefined => {
+  const agentTokenNow = (accountId: AccountId, agentId: AgentId, endpointUrl: string, session: string | undefined, nowMs: number): Minted | undefined => {
     const known = minted.get(nameOf(accountId, agentId, session))
-    return known !== undefined && nowMs < known.reusedUntilMs && known.endpointUrl === endpointUrl ? known.token : undefined
+    return known !== undefined && nowMs < known.reusedUntilMs && known.endpointUrl === endpointUrl ? known : undefined
   }
 
   const agentToken = Effect.fnUntraced(function*(accountId: AccountId, agent: { readonly id: AgentId; readonly endpointUrl: string }, session?: string) {
     const known = agentTokenNow(accountId, agent.id, agent.endpointUrl, session, yield* Clock.currentTimeMillis)
-    if (known !== undefined) return known
+    if (known !== undefined) return known.token
     const name = nameOf(accountId, agent.id, session)
     const call = `${name} ${agent.endpointUrl}`
     const underWay = minting.get(call)

@@ -9,6 +9,7 @@ import type { Agent } from "../../domain/agent.ts"
 import type { NotConfigured } from "../../domain/errors.ts"
 import type { AccountId } from "../../domain/ids.ts"
 import { providerKeyPurpose } from "../Listings.ts"
+import type { Caller } from "../Caller.ts"
 import type { Header } from "../Relay.ts"
 import { Secrets } from "../identity/Secrets.ts"
 import { Tokens } from "../identity/Tokens.ts"
@@ -17,17 +18,24 @@ const none: ReadonlyArray<Header> = []
 
 export class AgentCredential extends Context.Service<AgentCredential, {
   /** Without waiting, when a token is at hand. */
-  readonly now: (agent: Agent, accountId: AccountId, nowMs: number) => ReadonlyArray<Header> | undefined
+  readonly now: (agent: Agent, caller: Caller, nowMs: number) => ReadonlyArray<Header> | undefined
   readonly get: (agent: Agent, accountId: AccountId) => Effect.Effect<ReadonlyArray<Header>, NotConfigured>
 }>()("tollgate/kernel/upstream/AgentCredential") {
   static readonly layer = Layer.effect(AgentCredential, Effect.gen(function*() {
     const tokens = yield* Tokens
     const secrets = yield* Secrets
+    /** What each caller's last call carried: most call the same version of the same agent again. */
+    const latest = new WeakMap<Caller, { readonly agent: Agent; readonly untilMs: number; readonly headers: ReadonlyArray<Header> }>()
     return AgentCredential.of({
-      now: (agent, accountId, nowMs) => {
+      now: (agent, caller, nowMs) => {
         if (agent.authTier !== "jwt_default") return agent.providerKey === undefined ? none : undefined
-        const token = tokens.agentTokenNow(accountId, agent.id, agent.endpointUrl, undefined, nowMs)
-        return token === undefined ? undefined : [bearer(token)]
+        const last = latest.get(caller)
+        if (last !== undefined && last.agent === agent && nowMs < last.untilMs) return last.headers
+        const known = tokens.agentTokenNow(caller.accountId, agent.id, agent.endpointUrl, undefined, nowMs)
+        if (known === undefined) return undefined
+        const headers = [bearer(known.token)]
+        latest.set(caller, { agent, untilMs: known.reusedUntilMs, headers })
+        return headers
       },
       get: (agent, accountId) => {
         if (agent.authTier === "jwt_default") return tokens.agentToken(accountId, agent).pipe(Effect.map((token) => [bearer(token)]))
