@@ -5,8 +5,8 @@
  *
  * Guarantee. A paid call is charged once, when the agent has answered below 500,
  * and its answer's head leaves only when the charge is durable. An answer of at
- * most `copyOnceBytesMax` announced bytes is charged when it is complete, a
- * longer one at its head. Every other end (agent failed, caller gone, refusal)
+ * most `copyOnceBytesMax` announced bytes is charged when it is complete, any
+ * other at its first byte. Every other end (agent failed, caller gone, refusal)
  * releases the hold. A free call waits for nothing but its agent.
  *
  * Failure cases. Commit refused: 503, nothing charged. Outcome unknown: 503;
@@ -71,6 +71,7 @@ export class RelayedCall implements UpstreamHandler {
   /** The answer so far: of a small one, or what came while the charge was on its way. */
   #kept = new KeptBytes()
   #keeps = false
+  #keepBytesMax = 0
   #ended = false
   #broken = false
   #callerGone = false
@@ -235,17 +236,17 @@ export class RelayedCall implements UpstreamHandler {
     this.#phase = "answering"
     const charged = this.#price > 0n && status < 500
     if (!charged && this.#price > 0n) this.#release()
-    // One that must be repeatable is kept too while it may still turn out to be small.
-    this.#keeps = contentLength === undefined ? charged && this.#idempotency !== undefined : contentLength <= limits.copyOnceBytesMax
-    if (this.#keeps) return
-    if (charged) return this.#charge((bill) => this.#beginStream(bill))
-    this.#beginStream(undefined)
+    // One that must be repeatable is kept too while it may still turn out to be small. A head alone is no answer to be charged for.
+    const isSmall = contentLength === undefined ? charged && this.#idempotency !== undefined : contentLength <= limits.copyOnceBytesMax
+    this.#keepBytesMax = isSmall ? limits.copyOnceBytesMax : 0
+    this.#keeps = isSmall || charged
+    if (!this.#keeps) this.#beginStream(undefined)
   }
 
   chunk(bytes: Uint8Array): boolean {
     if (this.#keeps || this.#phase === "charging") {
       this.#kept.add(bytes)
-      if (!this.#keeps || this.#kept.size <= limits.copyOnceBytesMax) return this.#keeps
+      if (!this.#keeps || this.#kept.size <= this.#keepBytesMax) return this.#keeps
       this.#keeps = false
       this.#charge((bill) => this.#beginStream(bill))
       return false
@@ -263,16 +264,15 @@ export class RelayedCall implements UpstreamHandler {
 
   failed(error: AgentUnavailable): void {
     if (this.#phase === "done") return
-    const begun = this.#phase === "answering" && !this.#keeps
     // A charge on its way is for an answer that then broke off: it stands, as it would a moment later.
     if (this.#phase === "charging") {
       this.#ended = true
       this.#broken = true
       return
     }
-    if (!begun) return this.#refuse(error)
+    if (this.#phase !== "answering" || this.#keeps) return this.#refuse(error)
     this.#recordUncharged()
-    if (this.#finish()) this.#downstream.abort()
+    if (this.#finish()) this.#downstream.fail(error)
   }
 
   /** Captures the hold and waits until that is durable. */

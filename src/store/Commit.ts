@@ -79,6 +79,7 @@ export interface AuditRow {
 export interface CommitRows {
   readonly transactions?: ReadonlyArray<Transaction>
   readonly budgets?: ReadonlyArray<BudgetChange>
+  /** Of calls that a transaction among these charges or refunds, which has the same id, account, subject and agent. */
   readonly usage?: ReadonlyArray<UsageRow>
   readonly orders?: ReadonlyArray<OrderRow>
   readonly finished?: ReadonlyArray<OrderResult>

@@ -23,7 +23,11 @@
  * their next activation. While no answer comes, everything that waits is
  * refused at once and `available()` is false. A server that keeps the connection
  * and does not answer is refused more after `commitStallMs`, and its connection
- * is given up as cut after `commitAnswerTimeoutMs`.
+ * is given up as cut after `commitAnswerTimeoutMs`. A database that answers but
+ * takes no writes (read-only, disk full) is as good as away: only an empty batch
+ * that became durable ends an outage, on a connection of its own, because a
+ * server that was demoted keeps the old ones. A committer with nothing to do
+ * asks after the database, so that an idle node knows too.
  *
  * Why not one transaction per command: an fsync costs more than a hundred
  * decisions.
@@ -60,6 +64,7 @@ export class Committer extends Context.Service<Committer, {
       Effect.sync(() => new GroupCommit(writes, renewWrites)),
       (committer) => Effect.sync(() => { committer.closed = true })
     )
+    yield* Effect.acquireRelease(Effect.sync(() => setInterval(() => committer.askAfter(), idleProbeMs)), (timer) => Effect.sync(() => clearInterval(timer)))
     gauge("tollgate_commits_waiting", "Commit requests waiting for the next batch", () => committer.waiting.length)
     return Committer.of({
       submit: (request) => committer.submit(request),
@@ -72,6 +77,9 @@ export class Committer extends Context.Service<Committer, {
 
 /** Between two attempts to reach a database that went away. */
 const reconnectMs = 20
+/** Between two attempts to write to one that is away. */
+const outageProbeMs = 100
+const idleProbeMs = 1_000
 
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => { setTimeout(resolve, ms) })
 
@@ -120,6 +128,13 @@ class GroupCommit {
     setImmediate(() => { void this.run() })
   }
 
+  /** Whether the database is there, when nothing else would find out. */
+  askAfter(): void {
+    if (this.running || this.closed) return
+    this.running = true
+    void this.answer(this.sql`select 1`).catch(() => this.outage([], refused)).then(() => this.run())
+  }
+
   drained(): Promise<void> {
     return this.running ? new Promise((resolve) => { this.idle.push(resolve) }) : Promise.resolve()
   }
@@ -161,24 +176,18 @@ class GroupCommit {
 
   /** Answers the accounts that the fence refused. */
   private async send(batchId: string, batch: ReadonlyArray<CommitRequest>): Promise<ReadonlySet<string>> {
-    const tokens = new Map<AccountId, Token>()
-    for (const request of batch) {
-      assertBalanced(request)
-      const known = tokens.get(request.accountId)
-      if (known === undefined || known < request.token) tokens.set(request.accountId, request.token)
-    }
-    const presented = JSON.stringify(Array.from(tokens, ([id, token]) => ({ id, token: String(token) })))
+    const tokens = newestTokens(batch)
+    for (const request of batch) assertSound(request)
     // Two terms of one account in a batch: the earlier is stale already.
     const current = batch.filter((request) => tokens.get(request.accountId) === request.token)
-    const { present, json } = batchParameters(current)
-    const rows = await this.answer(this.sql.unsafe<Array<{ id: string }>>(batchSql(present), [batchId, presented, ...json], { prepare: true }))
-    return new Set(rows.map((row) => row.id))
+    const { present, parameters } = batchParameters(current)
+    const [row] = await this.answer(this.sql.unsafe<Array<{ refused: ReadonlyArray<string> }>>(batchSql(present), [batchId, ...parameters], { prepare: true }))
+    return new Set(row!.refused)
   }
 
   private settle(batch: ReadonlyArray<CommitRequest>, stale: ReadonlySet<string>): void {
     const lost: Array<CommitRequest> = []
-    const tokens = new Map<AccountId, Token>()
-    for (const { accountId, token } of batch) if ((tokens.get(accountId) ?? token) <= token) tokens.set(accountId, token)
+    const tokens = newestTokens(batch)
     for (const request of batch) {
       if (stale.has(request.accountId) || tokens.get(request.accountId) !== request.token) lost.push(request)
       else request.done(committed)
@@ -227,18 +236,19 @@ class GroupCommit {
     }
   }
 
-  /** The database is away: everything is refused until it answers again. */
+  /** The database is away: everything is refused until it can be written to again. */
   private async outage(batch: ReadonlyArray<CommitRequest>, outcome: CommitOutcome): Promise<void> {
     this.outageSince ??= performance.now()
     this.loseWaiting()
     this.lose(batch, outcome)
     while (!this.closed) {
       try {
-        await this.answer(this.sql`select 1`)
+        await this.send(randomUUID(), [])
         this.outageSince = undefined
         return
       } catch {
-        await sleep(reconnectMs)
+        this.renew()
+        await sleep(outageProbeMs)
       }
     }
   }
@@ -257,8 +267,7 @@ class GroupCommit {
 
   /** Drops the activations behind these requests, and with them what they still have waiting. */
   private giveUp(requests: ReadonlyArray<CommitRequest>): void {
-    const lost = new Map<AccountId, Token>()
-    for (const { accountId, token } of requests) if ((lost.get(accountId) ?? token) <= token) lost.set(accountId, token)
+    const lost = newestTokens(requests)
     for (const [accountId, token] of lost) for (const listener of this.listeners) listener(accountId, token)
     const dropped = this.waiting.filter((request) => request.token <= (lost.get(request.accountId) ?? -1n))
     if (dropped.length === 0) return
@@ -267,11 +276,26 @@ class GroupCommit {
   }
 }
 
-/** The sides of every transaction sum to zero, before they are sent: a machine that breaks this must not reach the database. */
-const assertBalanced = ({ rows }: CommitRequest): void => {
+const newestTokens = (requests: ReadonlyArray<CommitRequest>): ReadonlyMap<AccountId, Token> => {
+  const tokens = new Map<AccountId, Token>()
+  for (const { accountId, token } of requests) if ((tokens.get(accountId) ?? token) <= token) tokens.set(accountId, token)
+  return tokens
+}
+
+/**
+ * Looked at before it is sent: a machine that breaks this must not reach the database. The sides of every transaction
+ * sum to zero, an order's money moves only with its end, and a call is recorded only with what it moved.
+ */
+const assertSound = ({ rows }: CommitRequest): void => {
   for (const t of rows.transactions ?? []) {
     if (t.available + t.reserved + t.earned + t.fee + t.buyback + t.deposits + t.withdrawals !== 0n) {
       throw new Error(`transaction ${t.id} (${t.type}) does not sum to zero`)
     }
+    if ((t.type === "complete" || t.type === "refund") && rows.finished?.some(({ id }) => id === t.orderId) !== true) {
+      throw new Error(`transaction ${t.id} (${t.type}) ends no order`)
+    }
+  }
+  for (const { id } of rows.usage ?? []) {
+    if (rows.transactions?.some((t) => t.id === id) !== true) throw new Error(`usage ${id} belongs to no transaction`)
   }
 }

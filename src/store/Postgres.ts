@@ -76,6 +76,8 @@ export interface PoolOptions {
   readonly max: number
   readonly statementTimeoutMs: number
   readonly name: string
+  /** Settings of its sessions. */
+  readonly session?: Readonly<Record<string, string>>
   /** Called when one of the connections has ended. */
   readonly onLost?: () => void
 }
@@ -93,7 +95,8 @@ export const connect = (connection: Connection, options: PoolOptions): Sql => {
     connection: {
       application_name: options.name,
       statement_timeout: options.statementTimeoutMs,
-      timezone: "UTC"
+      timezone: "UTC",
+      ...options.session
     },
     onnotice: () => {},
     onclose: () => options.onLost?.()
@@ -106,21 +109,30 @@ interface Pool {
   readonly sql: Sql
   /** Fails what is under way as of unknown outcome, at once, and goes on with other connections. */
   readonly renew: () => void
+  /** Goes on with other connections when this failure says that one of these is read-only. */
+  readonly heed: (failure: unknown) => void
   readonly end: () => Promise<unknown>
 }
 
 /** How long statements on healthy connections may take to end when their pool is replaced. */
 const renewalGraceSeconds = 1
+/** A server that stays read-only is not asked for new connections by each statement that it refuses. */
+const heedEveryMs = 1_000
+const readOnly = "25006"
 
 /**
- * A pool that is replaced as a whole when one of its connections ends. A lost
+ * A pool that is replaced as a whole when one of its connections ends, or turns
+ * out to be read-only: it stays so although the server, or another one in its
+ * place, takes writes again. A lost
  * connection of postgres.js 3.4 is not to be used again: a statement that comes
  * between its socket's error and its close is never answered, and one that waits
  * to be written then keeps the next socket from ever being used.
  */
 const openPool = (connection: Connection, options: Omit<PoolOptions, "onLost">): Pool => {
   let ended = false
+  let openedAt = 0
   const open = (): Sql => {
+    openedAt = performance.now()
     const opened = connect(connection, { ...options, onLost: () => { if (opened === current) replace(renewalGraceSeconds) } })
     return opened
   }
@@ -137,6 +149,7 @@ const openPool = (connection: Connection, options: Omit<PoolOptions, "onLost">):
       get: (_, name) => Reflect.get(current, name) as unknown
     }),
     renew: () => replace(0),
+    heed: (failure) => { if (codeOf(failure) === readOnly && performance.now() - openedAt > heedEveryMs) replace(renewalGraceSeconds) },
     end: () => {
       ended = true
       return current.end({ timeout: 2 })
@@ -165,6 +178,13 @@ const inTime = <A>(answer: Promise<A>): Promise<A> => new Promise((done, fail) =
 const isLoss = (error: unknown): boolean =>
   codeOf(error)?.startsWith("CONNECTION_") === true || error instanceof Error && "syscall" in error
 
+/**
+ * The committer's statements are few, and their plans must not depend on how big a table was when they were made: each
+ * is planned once, and finds rows by an index only, which also keeps its locks in order (`batchSql.ts`). Compiling them
+ * would cost more than running them.
+ */
+const committerSession = { plan_cache_mode: "force_generic_plan", enable_seqscan: "off", jit: "off" }
+
 export class Postgres extends Context.Service<Postgres, {
   readonly reads: Sql
   readonly writes: Sql
@@ -172,6 +192,8 @@ export class Postgres extends Context.Service<Postgres, {
   readonly news: Sql
   /** Gives up the connection of `writes`: a statement under way on it fails as `unknown`, later ones get another. */
   readonly renewWrites: () => void
+  /** To be told of a failure on `reads`, by who uses it directly. */
+  readonly heedReads: (failure: unknown) => void
   /** Runs on `reads`. A `SqlFailure` is a defect unless the caller expects it and uses `attempt`. */
   readonly run: <A>(query: (sql: Sql) => Promise<A>) => Effect.Effect<A, StoreUnavailable>
   readonly attempt: <A>(query: (sql: Sql) => Promise<A>) => Effect.Effect<A, StoreUnavailable | SqlFailure>
@@ -180,14 +202,21 @@ export class Postgres extends Context.Service<Postgres, {
     Layer.effect(Postgres, Effect.acquireRelease(
       Effect.sync(() => {
         const reads = openPool(connection, { max: limits.readConnections, statementTimeoutMs: limits.readStatementTimeoutMs, name: "tollgate" })
-        const writes = openPool(connection, { max: limits.committerConnections, statementTimeoutMs: limits.commitStatementTimeoutMs, name: "tollgate-committer" })
+        const writes = openPool(connection, { max: limits.committerConnections, statementTimeoutMs: limits.commitStatementTimeoutMs, name: "tollgate-committer", session: committerSession })
         const news = connect(connection, { max: 1, statementTimeoutMs: 0, name: "tollgate-news" })
-        const attempt = <A>(query: (sql: Sql) => Promise<A>) => Effect.tryPromise({ try: () => inTime(query(reads.sql)), catch: failureOf })
+        const attempt = <A>(query: (sql: Sql) => Promise<A>) => Effect.tryPromise({
+          try: () => inTime(query(reads.sql)),
+          catch: (failure) => {
+            reads.heed(failure)
+            return failureOf(failure)
+          }
+        })
         const service = Postgres.of({
           reads: reads.sql,
           writes: writes.sql,
           news,
           renewWrites: writes.renew,
+          heedReads: reads.heed,
           attempt,
           run: (query) => attempt(query).pipe(Effect.catchIf((error) => error instanceof SqlFailure, (error) => Effect.die(error)))
         })

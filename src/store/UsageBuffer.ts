@@ -11,11 +11,11 @@ import { limits } from "../config.ts"
 import { log } from "../telemetry/log.ts"
 import { gauge, metrics } from "../telemetry/Metrics.ts"
 import type { UsageRow } from "./Commit.ts"
-import { usageJson } from "./batchParameters.ts"
-import { usageColumns, usageSql } from "./batchSql.ts"
+import { usageParameter } from "./batchParameters.ts"
+import { usageSql } from "./batchSql.ts"
 import { Postgres, verdictOf } from "./Postgres.ts"
 
-const insertUsage = `with ${usageSql(`json_to_recordset($1::text::json) as r(${usageColumns})`).trim()} select 1`
+const insertUsage = `with calls as materialized (select * from unnest($1::text::batch_usage[])), ${usageSql("calls").trim()} select 1`
 
 export class UsageBuffer extends Context.Service<UsageBuffer, {
   readonly add: (row: UsageRow) => void
@@ -23,25 +23,30 @@ export class UsageBuffer extends Context.Service<UsageBuffer, {
   readonly flush: Effect.Effect<void>
 }>()("tollgate/store/UsageBuffer") {
   static readonly layer = Layer.effect(UsageBuffer, Effect.gen(function*() {
-    const { reads } = yield* Postgres
+    const { reads, heedReads } = yield* Postgres
     let rows: Array<UsageRow> = []
+    /** Rows on their way, which come back when they are refused. */
+    let sending = 0
     let flushing: Promise<void> | undefined
     let isAway = false
-    gauge("tollgate_usage_buffered_rows", "Usage rows of free calls that wait to be written", () => rows.length)
+    gauge("tollgate_usage_buffered_rows", "Usage rows of free calls that wait to be written", () => rows.length + sending)
 
     const isBack = (): Promise<boolean> => reads`select 1`.then(() => true, () => false)
     const flushOnce = async (): Promise<void> => {
       if (isAway) isAway = !await isBack()
       while (!isAway && rows.length > 0) {
         const part = rows.splice(0, limits.usageFlushRowsMax)
+        sending = part.length
         try {
-          await reads.unsafe(insertUsage, [JSON.stringify(part.map(usageJson))], { prepare: true })
+          await reads.unsafe(insertUsage, [usageParameter(part)], { prepare: true })
         } catch (error) {
           isAway = true
+          heedReads(error)
           if (verdictOf(error) === "refused") rows = part.concat(rows)
           else metrics.usageDropped.inc(part.length)
           log.warn({ err: error, rows: part.length }, "usage rows not written")
         }
+        sending = 0
       }
     }
     const flush = (): Promise<void> => flushing ??= flushOnce().finally(() => { flushing = undefined })
@@ -51,7 +56,7 @@ export class UsageBuffer extends Context.Service<UsageBuffer, {
     )
     return UsageBuffer.of({
       add: (row) => {
-        if (rows.length < limits.usageBufferRows) rows.push(row)
+        if (rows.length + sending < limits.usageBufferRows) rows.push(row)
         else metrics.usageDropped.inc()
       },
       flush: Effect.promise(() => flush().then(flush))

@@ -1,31 +1,87 @@
 /**
- * The parameters of a flush: each section's rows as one JSON array, in the
- * columns that `batchSql.ts` names.
+ * The parameters of a flush, one text a section: what every paid call needs as
+ * an array of a composite type in PostgreSQL's own form, the rest as a JSON
+ * array in the columns that `batchSql.ts` names.
  */
+import type { AccountId, Token } from "../domain/ids.ts"
 import type { CommitRequest, UsageRow } from "./Commit.ts"
 import { type Section, sections } from "./batchSql.ts"
 
-const iso = (ms: number): string => new Date(ms).toISOString()
+let lastMs = 0
+let lastIso = "1970-01-01T00:00:00.000Z"
+
+/** A batch's rows are of a few milliseconds, and making this text takes as long as the rest of a row. */
+const iso = (ms: number): string => {
+  if (ms !== lastMs) {
+    lastIso = new Date(ms).toISOString()
+    lastMs = ms
+  }
+  return lastIso
+}
 const isoOrNull = (ms: number | undefined): string | null => ms === undefined || !Number.isFinite(ms) ? null : iso(ms)
 const hex = (bytes: Uint8Array | undefined): string | null => bytes === undefined ? null : Buffer.from(bytes).toString("hex")
 
-export const usageJson = (row: UsageRow): object => ({
-  id: row.id, account_id: row.accountId, subject_id: row.subjectId, agent_id: row.agentId, call: row.call,
-  status: row.status, cost: String(row.cost), latency_ms: row.latencyMs, created_at: iso(row.atMs)
-})
+const arrayOf = (rows: ReadonlyArray<string>): string => `{${rows.join()}}`
 
-const encode: { readonly [S in Section]: (request: CommitRequest, ord: number) => ReadonlyArray<object> } = {
+/** A text inside a row inside an array: quoted and escaped for both. */
+const quoted = (text: string | undefined): string => text === undefined ? "" : `\\"${text.replace(/["\\]/g, "\\\\\\$&")}\\"`
+
+/** The columns that a `batch_usage` and a `batch_transaction` begin with, after those of the call itself. */
+const callColumns = ({ call, status, cost, latencyMs }: UsageRow): string => `${call},${status},${cost},${latencyMs}`
+
+const usageRow = (row: UsageRow): string => `"(${row.id},${row.accountId},${row.subjectId},${row.agentId},${callColumns(row)},${iso(row.atMs)})"`
+
+/** The rows of one `batch_usage[]`. */
+export const usageParameter = (rows: ReadonlyArray<UsageRow>): string => arrayOf(rows.map(usageRow))
+
+/** What the transactions of one account in a batch add to it. */
+interface Change {
+  readonly token: Token
+  available: bigint
+  reserved: bigint
+}
+
+const changesOf = (batch: ReadonlyArray<CommitRequest>): Map<AccountId, Change> => {
+  const changes = new Map<AccountId, Change>()
+  for (const { accountId, token, rows } of batch) {
+    let change = changes.get(accountId)
+    if (change === undefined) changes.set(accountId, change = { token, available: 0n, reserved: 0n })
+    for (const { available, reserved } of rows.transactions ?? []) {
+      change.available += available
+      change.reserved += reserved
+    }
+  }
+  return changes
+}
+
+const accountsParameter = (changes: ReadonlyMap<AccountId, Change>): string =>
+  arrayOf(Array.from(changes.keys()).sort().map((id) => {
+    const { token, available, reserved } = changes.get(id)!
+    return `"(${id},${token},${available},${reserved})"`
+  }))
+
+/** Uses up the `available` of the changes: what is left of it after a row is what later rows add. */
+const transactionRows = (batch: ReadonlyArray<CommitRequest>, changes: ReadonlyMap<AccountId, Change>): Array<string> => {
+  const texts: Array<string> = []
+  for (const { accountId, rows } of batch) {
+    if (rows.transactions === undefined || rows.transactions.length === 0) continue
+    const change = changes.get(accountId)!
+    for (const row of rows.transactions) {
+      change.available -= row.available
+      const usage = rows.usage?.find(({ id }) => id === row.id)
+      texts.push(`"(${row.id},${accountId},${row.subjectId ?? ""},${row.agentId ?? ""},${usage === undefined ? ",,," : callColumns(usage)},${iso(row.atMs)},${row.type}`
+        + `,${row.available},${row.reserved},${row.earnerId ?? ""},${row.earned},${row.fee},${row.buyback},${row.deposits},${row.withdrawals},${change.available}`
+        + `,${row.orderId ?? ""},${quoted(row.reference)})"`)
+    }
+  }
+  return texts
+}
+
+const encode: { readonly [S in Exclude<Section, "transactions">]: (request: CommitRequest) => ReadonlyArray<object> } = {
   finished: ({ accountId, rows }) => (rows.finished ?? []).map((row) => ({
     id: row.id, account_id: accountId, status: row.status, fee: String(row.fee), output_hash: row.outputHash,
     output_text: row.outputText, error: row.error, completed_at: iso(row.completedAtMs)
   })),
-  transactions: ({ accountId, rows }, ord) => (rows.transactions ?? []).map((row, index) => ({
-    ord: ord + index, id: row.id, account_id: accountId, type: row.type, available: String(row.available), reserved: String(row.reserved),
-    earner_id: row.earnerId, earned: String(row.earned), fee: String(row.fee), buyback: String(row.buyback),
-    deposits: String(row.deposits), withdrawals: String(row.withdrawals), agent_id: row.agentId, order_id: row.orderId,
-    subject_id: row.subjectId, reference: row.reference, created_at: iso(row.atMs)
-  })),
-  usage: ({ rows }) => (rows.usage ?? []).map(usageJson),
   orders: ({ accountId, rows }) => (rows.orders ?? []).map((row) => ({
     id: row.id, account_id: accountId, subject_id: row.subjectId, agent_id: row.agentId, prompt: row.prompt,
     payment_method: row.paymentMethod, amount: String(row.amount), fee: String(row.fee), created_at: iso(row.createdAtMs)
@@ -57,19 +113,22 @@ const encode: { readonly [S in Section]: (request: CommitRequest, ord: number) =
   }))
 }
 
-/** The sections that the batch fills, and their rows as JSON in statement order. */
-export const batchParameters = (batch: ReadonlyArray<CommitRequest>): { readonly present: ReadonlySet<Section>; readonly json: ReadonlyArray<string> } => {
+const jsonRows = (batch: ReadonlyArray<CommitRequest>, section: keyof typeof encode): ReadonlyArray<object> => {
+  const rows: Array<object> = []
+  for (const request of batch) for (const row of encode[section](request)) rows.push(row)
+  return rows
+}
+
+/** The sections that the batch fills; the presented accounts and, in statement order, these sections' rows. Every account has one token. */
+export const batchParameters = (batch: ReadonlyArray<CommitRequest>): { readonly present: ReadonlySet<Section>; readonly parameters: ReadonlyArray<string> } => {
+  const changes = changesOf(batch)
   const present = new Set<Section>()
-  const json: Array<string> = []
+  const parameters = [accountsParameter(changes)]
   for (const section of sections) {
-    const rows: Array<object> = []
-    for (const request of batch) {
-      const encoded = encode[section](request, rows.length)
-      for (const row of encoded) rows.push(row)
-    }
+    const rows = section === "transactions" ? transactionRows(batch, changes) : jsonRows(batch, section)
     if (rows.length === 0) continue
     present.add(section)
-    json.push(JSON.stringify(rows))
+    parameters.push(section === "transactions" ? arrayOf(rows as ReadonlyArray<string>) : JSON.stringify(rows))
   }
-  return { present, json }
+  return { present, parameters }
 }

@@ -3,48 +3,53 @@
  * needs. However many commands a batch holds, it is one statement, one round
  * trip and one fsync.
  *
- * The fence is `live`: the presented (account, token) pairs whose token is
- * still current, locked in id order. Every section joins it, so that a stale
+ * The fence is `live`: the presented accounts whose token is still current,
+ * locked and changed in one step. Every section joins it, so that a stale
  * activation writes nothing, and its neighbours in the batch don't notice. The
  * statement returns the accounts that were refused.
  *
  * Lock order, the same for every committer: accounts by id, then earnings by
- * id, then roll-ups by their keys. Rows come as one JSON array a section.
+ * id, then roll-ups by their keys. Both updates take their rows sorted from
+ * their side of the join. The committer's sessions scan no table in its own
+ * order (`Postgres.ts`), so that every plan meets the other side sorted too, or
+ * looks it up row by row.
+ *
+ * What every paid call needs (accounts, transactions, usage) comes as one text
+ * a section, an array of a type of its own; the rest as one JSON array a section.
  */
 
 /** Sections in statement order; `accounts` is always there. */
-export const sections = ["finished", "transactions", "usage", "orders", "budgets", "keys", "revoked", "agents", "idempotency", "answers", "audit"] as const
+export const sections = ["finished", "transactions", "orders", "budgets", "keys", "revoked", "agents", "idempotency", "answers", "audit"] as const
 export type Section = typeof sections[number]
 
 const recordset = (parameter: number, columns: string): string => `json_to_recordset($${parameter}::text::json) as r(${columns})`
 
-/** Inserts usage rows from `source` and adds them to the roll-ups: shared by the committer and the flush of free calls. */
-export const usageSql = (source: string): string => `
+/** Inserts usage rows from `calls` and adds them to the roll-ups: shared by the committer and the flush of free calls. */
+export const usageSql = (calls: string): string => `
 used as (
   insert into usage (id, account_id, subject_id, agent_id, call, status, cost, latency_ms, created_at)
-  select r.id, r.account_id, r.subject_id, r.agent_id, r.call, r.status, r.cost, r.latency_ms, r.created_at from ${source}
-  returning account_id, agent_id, status, cost, latency_ms, created_at
+  select id, account_id, subject_id, agent_id, call, status, cost, latency_ms, created_at from ${calls}
+), agent_hours as (
+  select date_trunc('hour', created_at) as hour, agent_id, count(*) as calls, count(*) filter (where status >= 500) as errors, sum(cost) as cost, sum(latency_ms) as latency_ms
+  from ${calls} group by 1, 2
 ), used_by_agent as (
   insert into usage_hourly_by_agent (hour, agent_id, calls, errors, cost, latency_ms)
-  select date_trunc('hour', created_at), agent_id, count(*), count(*) filter (where status >= 500), sum(cost), sum(latency_ms)
-  from used group by 1, 2 order by 1, 2
+  select hour, agent_id, calls, errors, cost, latency_ms from agent_hours order by 1, 2
   on conflict (hour, agent_id) do update set
     calls = usage_hourly_by_agent.calls + excluded.calls, errors = usage_hourly_by_agent.errors + excluded.errors,
     cost = usage_hourly_by_agent.cost + excluded.cost, latency_ms = usage_hourly_by_agent.latency_ms + excluded.latency_ms
 ), used_by_account as (
   insert into usage_hourly_by_account (hour, account_id, calls, errors, cost)
   select date_trunc('hour', created_at), account_id, count(*), count(*) filter (where status >= 500), sum(cost)
-  from used group by 1, 2 order by 1, 2
+  from ${calls} group by 1, 2 order by 1, 2
   on conflict (hour, account_id) do update set
     calls = usage_hourly_by_account.calls + excluded.calls, errors = usage_hourly_by_account.errors + excluded.errors,
     cost = usage_hourly_by_account.cost + excluded.cost
 ), used_in_all as (
   insert into agent_totals (agent_id, calls, cost)
-  select agent_id, count(*), sum(cost) from used group by 1 order by 1
+  select agent_id, sum(calls), sum(cost) from agent_hours group by 1 order by 1
   on conflict (agent_id) do update set calls = agent_totals.calls + excluded.calls, cost = agent_totals.cost + excluded.cost
 )`
-
-export const usageColumns = "id uuid, account_id uuid, subject_id uuid, agent_id uuid, call text, status int, cost bigint, latency_ms int, created_at timestamptz"
 
 /**
  * 1 when both have as many rows, else a division by zero, which aborts the batch: an order that is not pending any more,
@@ -56,7 +61,7 @@ const allOrNothing = (done: string, wanted: string): string =>
 
 const joinLive = "join live on live.id = r.account_id"
 
-const sectionSql: { readonly [S in Section]: (parameter: number, present: ReadonlySet<Section>) => string } = {
+const sectionSql: { readonly [S in Section]: (parameter: number) => string } = {
   finished: (n) => `
 finished as (
   update orders o set status = r.status, fee = r.fee, output_hash = r.output_hash, output_text = r.output_text, error = r.error, completed_at = r.completed_at
@@ -66,31 +71,24 @@ finished as (
 ), finished_all as (
   select ${allOrNothing("finished", `${recordset(n, "account_id uuid")} ${joinLive}`)} as ok
 )`,
-  transactions: (n, present) => `
-moved as (
+  transactions: (n) => `
+moving as (
+  select r.*, live.available - r.later as balance_after from unnest($${n}::text::batch_transaction[]) r ${joinLive}
+), moved as (
   insert into transactions (id, batch_id, account_id, type, available, reserved, earner_id, earned, fee, buyback, deposits, withdrawals,
                             balance_after, agent_id, order_id, subject_id, reference, created_at)
-  select r.id, $1::uuid, r.account_id, r.type, r.available, r.reserved, r.earner_id, r.earned, r.fee, r.buyback, r.deposits, r.withdrawals,
-         live.available + sum(r.available) over (partition by r.account_id order by r.ord),
-         r.agent_id, r.order_id, r.subject_id, r.reference, r.created_at
-  from ${recordset(n, "ord int, id uuid, account_id uuid, type text, available bigint, reserved bigint, earner_id uuid, earned bigint, fee bigint, buyback bigint, deposits bigint, withdrawals bigint, agent_id uuid, order_id uuid, subject_id uuid, reference text, created_at timestamptz")} ${joinLive}
-  ${present.has("finished") ? "where r.type not in ('complete', 'refund') or r.order_id in (select id from finished)" : "where r.type not in ('complete', 'refund')"}
-  returning account_id, available, reserved, earner_id, earned, fee, buyback, deposits, withdrawals
-), delta as (
-  select account_id, sum(available) as available, sum(reserved) as reserved from moved group by account_id
-), posted as (
-  update accounts a set available = a.available + delta.available, reserved = a.reserved + delta.reserved
-  from delta where a.id = delta.account_id
+  select id, $1::uuid, account_id, type, available, reserved, earner_id, earned, fee, buyback, deposits, withdrawals,
+         balance_after, agent_id, order_id, subject_id, reference, created_at from moving
+), sums as (
+  select earner_id, sum(earned) as earned, sum(fee) as fee, sum(buyback) as buyback, sum(deposits) as deposits, sum(withdrawals) as withdrawals
+  from moving group by earner_id
 ), earned as (
-  select earner_id, sum(earned) as amount from moved where earned <> 0 group by earner_id
-), earners as (
-  select e.account_id, earned.amount from earnings e join earned on earned.earner_id = e.account_id order by e.account_id for update of e
-), earners_all as (
-  select ${allOrNothing("earners", "earned")} as ok
+  select earner_id, earned from sums where earned <> 0 order by earner_id
 ), credited as (
-  update earnings e set posted = e.posted + earners.amount from earners where e.account_id = earners.account_id
-)`,
-  usage: (n) => usageSql(`${recordset(n, usageColumns)} ${joinLive}`),
+  update earnings e set posted = e.posted + earned.earned from earned where e.account_id = earned.earner_id returning e.account_id
+), credited_all as (
+  select ${allOrNothing("credited", "earned")} as ok
+), ${usageSql("moving where call is not null").trim()}`,
   orders: (n) => `
 ordered as (
   insert into orders (id, account_id, subject_id, agent_id, token, status, prompt, payment_method, amount, fee, created_at)
@@ -163,29 +161,27 @@ audited as (
 
 const statements = new Map<string, string>()
 
-/** Parameters: $1 the batch's id, $2 the presented accounts, then one JSON array for each present section in statement order. */
+/** Parameters: $1 the batch's id, $2 the presented accounts, then one for each present section in statement order. Answers one row, `refused`. */
 export const batchSql = (present: ReadonlySet<Section>): string => {
   const used = sections.filter((section) => present.has(section))
   const name = used.join()
   const known = statements.get(name)
   if (known !== undefined) return known
   const sums = present.has("transactions")
-    ? "coalesce(sum(fee), 0) * (select ok from earners_all), coalesce(sum(buyback), 0), coalesce(sum(deposits), 0), coalesce(sum(withdrawals), 0)"
+    ? "coalesce(sum(fee), 0) * (select ok from credited_all), coalesce(sum(buyback), 0), coalesce(sum(deposits), 0), coalesce(sum(withdrawals), 0)"
     : "0, 0, 0, 0"
   // A factor of the first sum, because a select list is evaluated even when no row moved.
   const guard = `${present.has("finished") ? "(select ok from finished_all) * " : ""}${present.has("agents") ? "(select ok from listed_all) * " : ""}`
   const text = `with presented as (
-  select id, token from json_to_recordset($2::text::json) as p(id uuid, token bigint)
+  select id, token, available, reserved from unnest($2::text::batch_account[])
 ), live as (
-  select a.id, a.token, a.available from accounts a join presented p on p.id = a.id
-  where a.token = p.token order by a.id for update of a
-), refused as (
-  select id from presented where id not in (select id from live)
-), ${used.map((section, index) => sectionSql[section](index + 3, present).trim()).join(", ")}${used.length > 0 ? ", " : ""}batch as (
-  insert into batches (id, fee, buyback, deposits, withdrawals, refused)
-  select $1::uuid, ${guard}${sums}, array(select id from refused) ${present.has("transactions") ? "from moved" : ""}
-)
-select id from refused`
+  update accounts a set available = a.available + p.available, reserved = a.reserved + p.reserved
+  from presented p where a.id = p.id and a.token = p.token
+  returning a.id, a.token, a.available
+)${used.map((section, index) => `, ${sectionSql[section](index + 3).trim()}`).join("")}
+insert into batches (id, fee, buyback, deposits, withdrawals, refused)
+select $1::uuid, ${guard}${sums}, array(select id from presented where id not in (select id from live)) ${present.has("transactions") ? "from sums" : ""}
+returning refused`
   statements.set(name, text)
   return text
 }

@@ -4,12 +4,11 @@
  * gateway works again without anybody's help, having lost nothing it had
  * acknowledged.
  */
-import { readFileSync, readdirSync } from "node:fs"
 import { describe, expect, it } from "vitest"
 import type { Sql } from "../../src/store/Postgres.ts"
 import { type GatewayProcess, type Person, type Reply, password, storm, tally, until } from "../support/GatewayProcess.ts"
 import { type CutProxy, startCutProxy } from "../support/CutProxy.ts"
-import { testPostgres } from "../support/postgres.ts"
+import { familyOf, testPostgres } from "../support/postgres.ts"
 import { booked, expectCleanBooks, useStage } from "../support/Stage.ts"
 
 const stage = useStage()
@@ -72,11 +71,38 @@ describe("while the database refuses connections", () => {
   })
 })
 
+describe("while the database is away", () => {
+  it("an unknown key is not called wrong, nor an unknown agent missing, nor a login refused: 503, until it is known again", { timeout: 60_000 }, async () => {
+    const { proxy, gateway, payer, callFree } = await throughProxy()
+    const strangers = (): Promise<ReadonlyArray<Reply>> => Promise.all([
+      gateway.call("POST", "/v1/proxy/NOBODY", { token: `autx_live_${"x".repeat(43)}`, body: {} }),
+      gateway.call("POST", "/v1/proxy/NOBODY", { token: payer.token, body: {} }),
+      gateway.call("POST", "/v1/auth/login", { body: { email: "nobody@example.com", password } }),
+      gateway.call("GET", "/v1/api-keys", { token: payer.token })
+    ])
+    proxy.sever()
+    for (const reply of await strangers()) expectToComeBack(reply)
+    expect((await callFree()).status).toBe(200)
+    proxy.restore()
+    await until(async () => (await strangers()).every(({ status }) => status !== 503))
+    expect((await strangers()).map(({ status }) => status)).toEqual([401, 404, 401, 200])
+  })
+
+  it("a node that nobody asks to charge finds out by itself that it is not ready, and that it is again", async () => {
+    const { proxy, gateway } = await throughProxy()
+    expect(await isReady(gateway)).toBe(true)
+    proxy.sever()
+    await until(async () => !await isReady(gateway))
+    proxy.restore()
+    await until(() => isReady(gateway))
+  })
+})
+
 describe("connections cut amid paid calls", () => {
   it.each<[string, (proxy: CutProxy) => void]>([
     ["all at once", (proxy) => { proxy.sever(); proxy.restore() }],
-    ["when a batch was executed and not acknowledged", (proxy) => { void proxy.arm("beforeAnswer", "\"charge\"") }],
-    ["before a batch arrived", (proxy) => { void proxy.arm("beforeSend", "\"charge\"") }]
+    ["when a batch was executed and not acknowledged", (proxy) => { void proxy.arm("beforeAnswer", ",charge,") }],
+    ["before a batch arrived", (proxy) => { void proxy.arm("beforeSend", ",charge,") }]
   ])("%s, lose no charge that was answered and make none that was refused", async (_, cut) => {
     const { proxy, sql, gateway, payer, callPaid } = await throughProxy()
     let answered = 0
@@ -141,7 +167,7 @@ describe("a database server that", () => {
 
   it("freezes is refused more work, and goes on where it stopped", async () => {
     const { server, sql, gateway, payer, callFree, callPaid } = await ownServer()
-    const processes = [server.pid(), ...childrenOf(server.pid())]
+    const processes = familyOf(server.pid())
     for (const pid of processes) process.kill(pid, "SIGSTOP")
     try {
       const waiting = callPaid()
@@ -159,13 +185,4 @@ describe("a database server that", () => {
     expect(await charges(sql, payer)).toBe(3)
     await expectCleanBooks(sql)
   })
-})
-
-/** The fourth field of a process's status line is its parent; the second, its name, is in parentheses and may hold anything. */
-const childrenOf = (parent: number): ReadonlyArray<number> => readdirSync("/proc").filter((name) => /^\d+$/.test(name)).map(Number).filter((pid) => {
-  try {
-    return Number(readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)?.split(" ")[1]) === parent
-  } catch {
-    return false // It ended meanwhile.
-  }
 })

@@ -221,6 +221,17 @@ describe("abort", () => {
     expect(second.endings).toBe(0)
   })
 
+  it("comes by itself when the agent takes nothing of an upload, as no caller's end would be noticed", async () => {
+    const agent = await agentThat(({ socket }) => socket.pause())
+    const pump = (): void => { while (!body.destroyed && body.write(Buffer.alloc(64 * 1024))); }
+    const body = new UpstreamBody(undefined, pump)
+    const { call, lanes } = gateway({ idleMs: 50 })
+    const handler = call(agent.url, { body })
+    pump()
+    expect((await handler.done).error).toMatchObject({ reason: "timeout" })
+    expect([body.destroyed, body.write(Buffer.alloc(1)), lanes.running, lanes.connections]).toEqual([true, true, 0, 0])
+  })
+
   it("of a streamed upload destroys the body, whose writer is let go", async () => {
     const agent = await agentThat(() => {})
     let drained = 0

@@ -7,12 +7,14 @@ import { Committer } from "../../src/store/Committer.ts"
 import { migrate } from "../../src/store/Migrations.ts"
 import { Postgres, type Sql } from "../../src/store/Postgres.ts"
 import { audit } from "../../src/store/Audit.ts"
+import { metrics } from "../../src/telemetry/Metrics.ts"
 import { type CutProxy, startCutProxy } from "../support/CutProxy.ts"
+import { until } from "../support/GatewayProcess.ts"
 import { balanceOf, debit, newAccount, submitted, takeToken, transaction } from "../support/ledgerRows.ts"
 import { type TestDatabase, freshDatabase } from "../support/postgres.ts"
 
 /** Stands in the parameters of a batch, not in its text: what is cut is its execution, not its preparation. */
-const boundBatch = `"token":`
+const boundBatch = `{"(`
 
 const open = async (options: TestDatabase["options"]) => {
   const runtime = ManagedRuntime.make(Committer.layer.pipe(Layer.provideMerge(Postgres.layer(options))))
@@ -45,6 +47,8 @@ describe("the committer", () => {
     await database.drop()
   })
 
+  const refusedBatches = async (): Promise<number> =>
+    (await metrics.batches.get()).values.find(({ labels }) => labels["outcome"] === "refused")?.value ?? 0
   const outcomes = async (requests: ReadonlyArray<Promise<CommitOutcome>>) => (await Promise.all(requests)).map((outcome) => outcome._tag)
 
   it("makes many decisions of many accounts durable in few batches", async () => {
@@ -84,6 +88,61 @@ describe("the committer", () => {
     expect(bad).toEqual({ _tag: "aborted", constraint: "accounts_available_not_negative" })
     expect(good).toEqual({ _tag: "committed" })
     expect([await balanceOf(sql, poor), await balanceOf(sql, rich)]).toEqual([5n, 90n])
+  })
+
+  it("refuses an account whose token is raised while the batch waits for its row", async () => {
+    const [raised, kept] = [await newAccount(sql, 100n), await newAccount(sql, 100n)]
+    const tokens = [await takeToken(sql, raised), await takeToken(sql, kept)] as const
+    let told: ReadonlyArray<Promise<CommitOutcome>> = []
+    await sql.begin(async (other) => {
+      await other`update accounts set token = token + 1 where id = ${raised}`
+      told = [
+        submitted(node.submit, raised, tokens[0], { transactions: [debit(10n)] }),
+        submitted(node.submit, kept, tokens[1], { transactions: [debit(10n)] })
+      ]
+      await until(async () => (await sql`select from pg_stat_activity where datname = current_database() and application_name = 'tollgate-committer' and wait_event_type = 'Lock'`).length === 1)
+    })
+    expect(await outcomes(told)).toEqual(["refused", "committed"])
+    expect([await balanceOf(sql, raised), await balanceOf(sql, kept)]).toEqual([100n, 90n])
+  })
+
+  it("never waits in a circle with another committer, whatever the order of their requests", async () => {
+    const ids = await Promise.all(Array.from({ length: 100 }, () => newAccount(sql, 1_000n)))
+    const tokens = await Promise.all(ids.map((id) => takeToken(sql, id)))
+    const other = await open(database.options)
+    const refusedBefore = await refusedBatches()
+    const pay = (submit: typeof node.submit, at: number) => submitted(submit, ids[at]!, tokens[at]!, { transactions: [debit(1n)] })
+    const rounds = 20
+    for (let round = 0; round < rounds; round++) {
+      const forth = ids.map((_, at) => pay(node.submit, at))
+      const back = ids.map((_, at) => pay(other.submit, ids.length - 1 - at))
+      expect(await outcomes([...forth, ...back])).toEqual(Array(2 * ids.length).fill("committed"))
+    }
+    await other.close()
+    // A deadlock would have been one: the server ends it by aborting a batch, which is then sent again.
+    expect(await refusedBatches() - refusedBefore).toBe(0)
+    for (const id of ids) expect(await balanceOf(sql, id)).toBe(1_000n - 2n * BigInt(rounds))
+  })
+
+  it("writes a reference down character by character", async () => {
+    const id = await newAccount(sql, 1_000n)
+    const token = await takeToken(sql, id)
+    const references = ["", " ", "null", `"`, "\\", `\\"`, `a,b`, "(1)", "{2}", `"),(`, `")","(`, "\n\t", "ünï ✓ 😀", `'; drop table accounts; --`, undefined]
+    const rows = references.map((reference) => transaction({ type: "fee", available: -1n, fee: 1n, reference }))
+    expect(await submitted(node.submit, id, token, { transactions: rows })).toEqual({ _tag: "committed" })
+    const kept = await sql<Array<{ id: string; reference: string | null }>>`select id, reference from transactions where account_id = ${id} and type = 'fee'`
+    const byId = new Map(kept.map((row) => [row.id, row.reference]))
+    expect(rows.map((row) => byId.get(row.id))).toEqual(references.map((reference) => reference ?? null))
+  })
+
+  it("never sends an order's money without its end, nor a call without its transaction", async () => {
+    const id = await newAccount(sql, 100n)
+    const token = await takeToken(sql, id)
+    const refund = transaction({ type: "refund", available: 10n, reserved: -10n, orderId: randomUUID() as string as OrderId })
+    const usage = { id: randomUUID(), accountId: id, subjectId: id as never, agentId: id as never, call: "proxy" as const, status: 200, cost: 1n, latencyMs: 1, atMs: Date.now() }
+    expect(await outcomes([submitted(node.submit, id, token, { transactions: [refund] })])).toEqual(["refused"])
+    expect(await outcomes([submitted(node.submit, id, await takeToken(sql, id), { transactions: [debit(1n)], usage: [usage] })])).toEqual(["refused"])
+    expect([await balanceOf(sql, id), (await sql`select from usage`).length]).toEqual([100n, 0])
   })
 
   it("never sends a transaction whose sides don't sum to zero", async () => {

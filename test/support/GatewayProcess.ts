@@ -8,7 +8,8 @@
  */
 import { type ChildProcess, spawn } from "node:child_process"
 import { randomUUID } from "node:crypto"
-import type { IncomingHttpHeaders } from "node:http"
+import { readFileSync } from "node:fs"
+import { type IncomingHttpHeaders, request } from "node:http"
 import { createInterface } from "node:readline"
 import type { Readable } from "node:stream"
 import { setTimeout as sleep } from "node:timers/promises"
@@ -20,6 +21,14 @@ export interface Reply {
   readonly text: string
   /** The body when it is JSON, else `undefined`. */
   readonly json: any
+}
+
+/** What a caller has of an answer, however it ended. `isWhole`: its framing says that nothing is missing. Status 0: not even a head came. */
+export interface Taken {
+  readonly status: number
+  readonly headers: IncomingHttpHeaders
+  readonly text: string
+  readonly isWhole: boolean
 }
 
 export interface CallOptions {
@@ -84,6 +93,11 @@ export class GatewayProcess {
     this.ended = new Promise((done) => child.once("close", (code) => done(code)))
   }
 
+  /** The memory that the process has now (Linux). */
+  memoryBytes(): number {
+    return Number(/^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${this.#child.pid}/status`, "utf8"))?.[1]) * 1024
+  }
+
   signal(name: NodeJS.Signals): void {
     this.#child.kill(name)
   }
@@ -111,6 +125,21 @@ export class GatewayProcess {
     })
     const text = await answer.body.text()
     return { status: answer.statusCode, headers: answer.headers, text, json: /^[[{]/.test(text) ? JSON.parse(text) : undefined }
+  }
+
+  /** Posts JSON over a connection of its own, and takes what comes; `onBytes` hears of each part of the body. */
+  take(path: string, token: string, onBytes: () => void = () => {}): Promise<Taken> {
+    return new Promise((done) => {
+      const headers = { authorization: `Bearer ${token}`, "content-type": "application/json", "content-length": 2 }
+      request({ port: this.port, method: "POST", path, agent: false, headers }, (answer) => {
+        const parts: Array<Buffer> = []
+        answer.on("data", (part: Buffer) => {
+          parts.push(part)
+          onBytes()
+        }).on("error", () => {}).on("close", () =>
+          done({ status: answer.statusCode ?? 0, headers: answer.headers, text: Buffer.concat(parts).toString("latin1"), isWhole: answer.complete }))
+      }).on("error", () => done({ status: 0, headers: {}, text: "", isWhole: false })).end("{}")
+    })
   }
 
   /** As `call`, and the body; any other status fails. */

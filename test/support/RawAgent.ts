@@ -59,6 +59,28 @@ export class RawAgent {
   }
 }
 
+/** A head of 200 with these header lines. */
+export const head = (...lines: ReadonlyArray<string>): string => `HTTP/1.1 200 OK\r\n${lines.map((line) => `${line}\r\n`).join("")}\r\n`
+
+/** Writes the block again and again, as fast as the other side takes it, until that hangs up. */
+export const pour = (socket: Socket, block: string): void => {
+  const more = (): void => {
+    while (!socket.destroyed) if (!socket.write(block)) return void socket.once("drain", more)
+  }
+  more()
+}
+
+/** Writes the block at intervals, until the other side hangs up. */
+export const drip = (socket: Socket, block: string, everyMs: number): void => {
+  const dripping = setInterval(() => socket.write(block), everyMs)
+  socket.once("close", () => clearInterval(dripping))
+}
+
+/** Resolves when both sides of the connection have ended. */
+export const hungUp = async (socket: Socket): Promise<void> => {
+  if (!socket.closed) await once(socket, "close")
+}
+
 export const answer = (body: string, head = ""): string => `HTTP/1.1 200 OK\r\ncontent-length: ${body.length}\r\n${head}\r\n${body}`
 
 /** What a call came to. `error` excludes a complete answer. */

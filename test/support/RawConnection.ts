@@ -51,7 +51,7 @@ export class RawConnection {
   }
 
   async closed(): Promise<string> {
-    if (!this.isClosed) await once(this.socket, "close")
+    while (!this.isClosed) await new Promise<void>((resolve) => { this.#wake = resolve })
     return this.text
   }
 

@@ -8,7 +8,7 @@
  */
 import { execFile } from "node:child_process"
 import { randomUUID } from "node:crypto"
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs"
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
 import { promisify } from "node:util"
@@ -27,6 +27,9 @@ export interface TestPostgres {
   readonly freshDatabase: () => Promise<TestDatabase>
   /** Kills the server; its supervisor starts it again. Answers when connections are accepted again. */
   readonly kill9: () => Promise<void>
+  /** Ends the server by this signal; it stays away until `start`. */
+  readonly halt: (signal: "SIGINT" | "SIGQUIT") => Promise<void>
+  readonly start: () => Promise<void>
   /** Ends the server and removes its data. */
   readonly stop: () => Promise<void>
 }
@@ -34,22 +37,25 @@ export interface TestPostgres {
 export const testPostgres = async ({ major = 18 }: { readonly major?: 15 | 18 } = {}): Promise<TestPostgres> => {
   const folder = mkdtempSync(join(tmpdir(), "tollgate-pg-"))
   const restarts: Array<() => void> = []
-  const server = await startEmbedded({
-    dataDir: join(folder, "data"),
-    durable: false,
-    major,
-    ...(major === 15 ? { binDir: await postgres15() } : {}),
-    onRestart: () => restarts.splice(0).forEach((done) => done())
+  const binDir = major === 15 ? { binDir: await postgres15() } : {}
+  const start = (): Promise<EmbeddedServer> => startEmbedded({
+    dataDir: join(folder, "data"), durable: false, major, ...binDir, onRestart: () => restarts.splice(0).forEach((done) => done())
   })
+  let server = await start()
   return {
     options: server.options,
     env: environment(server.options),
-    pid: server.pid,
+    pid: () => server.pid(),
     freshDatabase: () => databaseOn(server.options),
     kill9: () => new Promise((done) => {
       restarts.push(done)
       process.kill(server.pid(), "SIGKILL")
     }),
+    halt: async (signal) => {
+      process.kill(server.pid(), signal)
+      await server.stop()
+    },
+    start: async () => { server = await start() },
     stop: async () => {
       await server.stop()
       rmSync(folder, { recursive: true })
@@ -95,7 +101,18 @@ const asAdmin = async (options: PostgresOptions, act: (sql: postgres.Sql) => Pro
   }
 }
 
-const postgres15 = async (): Promise<string> => await findPostgres(15) ?? unpacked()
+/** A server's process and those that it started. */
+export const familyOf = (parent: number): ReadonlyArray<number> => [parent, ...readdirSync("/proc").filter((name) => /^\d+$/.test(name)).map(Number).filter((pid) => {
+  try {
+    // The fourth field is the parent; the second, the process's name, is in parentheses and may hold anything.
+    return Number(readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)?.split(" ")[1]) === parent
+  } catch {
+    return false // It ended meanwhile.
+  }
+})]
+
+/** Where its server's programs are, and pg_dump and pg_restore beside them. */
+export const postgres15 = async (): Promise<string> => await findPostgres(15) ?? unpacked()
 
 const execute = promisify(execFile)
 
@@ -130,7 +147,7 @@ const writeWrappers = (fresh: string, root: string): void => {
   const multiarch = readdirSync(join(fresh, "usr/lib")).filter((name) => name.endsWith("-linux-gnu"))
   const libraries = multiarch.flatMap((name) => [`${root}/usr/lib/${name}`, `${root}/lib/${name}`]).join(":")
   mkdirSync(join(fresh, "bin"))
-  for (const program of ["initdb", "postgres"]) {
+  for (const program of ["initdb", "postgres", "pg_dump", "pg_restore"]) {
     writeFileSync(join(fresh, "bin", program), `#!/bin/sh\nLD_LIBRARY_PATH='${libraries}' exec '${root}/usr/lib/postgresql/15/bin/${program}' "$@"\n`, { mode: 0o755 })
   }
 }

@@ -30,6 +30,8 @@ export interface TransportFailure {
 
 /** Only `failed` and `sent` may be called before `dispatch` has returned. */
 export interface TransportHandler {
+  /** The agent takes no more of the upload for now, or takes it again. */
+  uploadWaits(waits: boolean): void
   /** The request, body included, has been written. */
   sent(): void
   /** Status ≥ 200; names in lower case and values, in turn. `contentLength` when the agent announced one. */
@@ -146,7 +148,7 @@ export class UpstreamConnection implements AnswerSink, UploadSink {
     socket.on("error", (error) => this.fail(error))
     socket.on("end", () => this.#ended())
     socket.on("close", () => this.fail(new Error("closed")))
-    socket.on("drain", () => { if (this.#request?.body instanceof UpstreamBody) this.#request.body.drained() })
+    socket.on("drain", () => this.#drained())
     socket.once(this.#owner.readyEvent, () => {
       this.#connected = true
       this.#owner.connected(this)
@@ -214,12 +216,24 @@ export class UpstreamConnection implements AnswerSink, UploadSink {
     }
   }
 
+  #drained(): void {
+    const { body } = this.#request!
+    if (!(body instanceof UpstreamBody) || this.#handler === undefined) return
+    this.#handler.uploadWaits(false)
+    body.drained()
+  }
+
   // The upload's side.
 
   write(chunk: Uint8Array): boolean {
+    const taken = chunk.byteLength === 0 || this.#writeChunk(chunk)
+    if (!taken) this.#handler?.uploadWaits(true)
+    return taken
+  }
+
+  #writeChunk(chunk: Uint8Array): boolean {
     const length = (this.#request!.body as UpstreamBody).contentLength
     const socket = this.#socket!
-    if (chunk.byteLength === 0) return true
     if (length !== undefined) {
       this.#uploaded += chunk.byteLength
       if (this.#uploaded > length) {

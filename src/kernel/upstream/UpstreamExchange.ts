@@ -6,7 +6,8 @@
  * Deadlines while running: the total from dispatch; the first byte from the
  * moment the request, body included, is written (until then only the total
  * counts, the caller may be slow); silence between two chunks, except while the
- * caller's side has paused.
+ * caller's side has paused; and as long for an agent that takes nothing of an
+ * upload, because nobody notices meanwhile that its caller has gone.
  *
  * The agent is to blame, and its circuit hears of it, for not being reached, for
  * not answering in time and for broken answers. Not for what happens while the
@@ -129,6 +130,12 @@ export class UpstreamExchange implements Exchange, TransportHandler {
   }
 
   // The transport's side.
+
+  uploadWaits(waits: boolean): void {
+    if (this.#answered) return
+    if (waits) this.#within(this.#lanes.limits.idleMs)
+    else this.deadlineMs = this.#beganMs + this.#lanes.limits.totalMs
+  }
 
   sent(): void {
     this.#sent = true
