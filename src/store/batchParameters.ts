@@ -29,10 +29,8 @@ const quoted = (text: string | undefined): string => text === undefined ? "" : `
 /** The columns that a `batch_usage` and a `batch_transaction` begin with, after those of the call itself. */
 const callColumns = ({ call, status, cost, latencyMs }: UsageRow): string => `${call},${status},${cost},${latencyMs}`
 
-const usageRow = (row: UsageRow): string => `"(${row.id},${row.accountId},${row.subjectId},${row.agentId},${callColumns(row)},${iso(row.atMs)})"`
-
-/** The rows of one `batch_usage[]`. */
-export const usageParameter = (rows: ReadonlyArray<UsageRow>): string => arrayOf(rows.map(usageRow))
+/** One row of a `batch_usage[]`: ASCII, without its comma. */
+export const usageRow = (row: UsageRow): string => `"(${row.id},${row.accountId},${row.subjectId},${row.agentId},${callColumns(row)},${iso(row.atMs)})"`
 
 /** What the transactions of one account in a batch add to it. */
 interface Change {

@@ -14,6 +14,7 @@ import { createInterface } from "node:readline"
 import type { Readable } from "node:stream"
 import { setTimeout as sleep } from "node:timers/promises"
 import { Pool } from "undici"
+import packageJson from "../../package.json" with { type: "json" }
 
 export interface Reply {
   readonly status: number
@@ -56,6 +57,9 @@ const defaults = {
   UPSTREAM_ALLOW: "127.0.0.1", KEY_RATE_LIMIT_DEFAULT: "1000000000", PROXY_BILLING: "paid"
 }
 
+/** What `npm start` tells Node. */
+const flags: ReadonlyArray<string> = /(?: --\S+)+/.exec(packageJson.scripts.start)![0].trim().split(" ")
+
 /** Of everybody that `person` makes. */
 export const password = "correct horse"
 
@@ -72,7 +76,7 @@ export class GatewayProcess {
 
   /** Answers when the process listens. A gateway that ends before fails the start with what it said. */
   static async start(env: Readonly<Record<string, string>>): Promise<GatewayProcess> {
-    const child = spawn(process.execPath, ["dist/main.js"], { env: { PATH: process.env["PATH"], ...defaults, ...env }, stdio: ["ignore", "ignore", "pipe"] })
+    const child = spawn(process.execPath, [...flags, "dist/main.js"], { env: { PATH: process.env["PATH"], ...defaults, ...env }, stdio: ["ignore", "ignore", "pipe"] })
     let stderr = ""
     const port = await new Promise<number>((listening, fail) => {
       createInterface({ input: child.stderr }).on("line", (line) => {
