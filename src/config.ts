@@ -201,7 +201,7 @@ export const limits = {
   ordersRunningPerAccountMax: 1_024,
   /** A stop waits this long for calls in flight. */
   drainMs: 10_000,
-  /** Agent tokens: life and reuse (DESIGN §5). */
+  /** Agent tokens: life and reuse. */
   agentTokenTtlMs: 120_000,
   agentTokenReuseMs: 60_000,
   agentTokenCacheEntries: 100_000,
