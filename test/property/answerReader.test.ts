@@ -121,6 +121,7 @@ describe("an answer", () => {
     ["two lengths", `${ok}content-length: 2\r\ncontent-length: 2\r\n\r\nok`], ["a list of lengths", `${ok}content-length: 2, 2\r\n\r\nok`], ["a negative length", `${ok}content-length: -1\r\n\r\n`],
     ["a signed length", `${ok}content-length: +2\r\n\r\nok`], ["an empty length", `${ok}content-length:\r\n\r\n`], ["a hexadecimal length", `${ok}content-length: 0x2\r\n\r\nok`],
     ["a length and chunks", `${ok}content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n`], ["chunks and a length", `${ok}transfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n`],
+    ["chunks and a length of 0", `${ok}transfer-encoding: chunked\r\ncontent-length: 0\r\n\r\n`],
     ["two codings", `${ok}transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n`], ["chunks twice", `${ok}transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n`],
     ["chunks in HTTP/1.0", "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"], ["a chunk without a size", `${ok}transfer-encoding: chunked\r\n\r\n\r\nx\r\n0\r\n\r\n`],
     ["a negative chunk", `${ok}transfer-encoding: chunked\r\n\r\n-1\r\nx\r\n0\r\n\r\n`], ["a chunk of too many digits", `${ok}transfer-encoding: chunked\r\n\r\n${"0".repeat(12)}1\r\nx\r\n0\r\n\r\n`],
