@@ -9,7 +9,7 @@
  * have met the same neighbours.
  */
 import { confine, cpuMicros, findCores, treeMicros } from "../rig/cores.ts"
-import { type BenchGateway, startGateway } from "../rig/gateway.ts"
+import { startGateway } from "../rig/gateway.ts"
 import type { Options } from "../rig/options.ts"
 import { type Figure, type Report, spread } from "../rig/Report.ts"
 import type { Rig } from "../rig/Rig.ts"

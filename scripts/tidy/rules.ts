@@ -3,7 +3,7 @@
  * texts. `violations` takes the whole tree and answers every broken rule with
  * what to do about it, in the tree's order.
  */
-import { basename, dirname } from "node:path/posix"
+import { dirname } from "node:path/posix"
 import { dependencyViolations } from "./dependencies.ts"
 
 export interface SourceFile {
