@@ -1,6 +1,7 @@
 /**
  * Bundles `src/main.ts` and every `scripts/*.ts` to `dist/<name>.js`, when a
- * source changed since the last build.
+ * source changed since the last build. `npm run build` makes the TypeScript SDK's
+ * package too.
  *
  * Every entry is one file directly in dist/, without shared chunks: an entry is
  * replaced by one rename, and a gateway that runs from dist/ never comes back
@@ -22,8 +23,8 @@ import { SetupFailure, fail, root, setup } from "./setup.mjs"
 
 const dist = join(root, "dist")
 const stamp = join(dist, ".build")
-/** Native code, and the compiler itself. */
-const outside = ["uWebSockets.js", "@node-rs/argon2", "esbuild"]
+/** Native code, the compiler itself, and what reads its fonts from its own folder. */
+const outside = ["uWebSockets.js", "@node-rs/argon2", "esbuild", "pdfkit"]
 
 export const build = async () => {
   if (isCurrent(fingerprint())) return
@@ -46,7 +47,7 @@ const isCurrent = (sources) => existsSync(stamp) && readFileSync(stamp, "utf8") 
 /** Contents, not times: a checkout changes times without changing code. About 5 ms. */
 const fingerprint = () => {
   const hash = createHash("sha256")
-  for (const file of ["package-lock.json", ...filesIn("src"), ...filesIn("scripts")]) hash.update(`${file}\0`).update(readFileSync(join(root, file))).update("\0")
+  for (const file of ["package-lock.json", ...filesIn("src"), ...filesIn("scripts"), ...filesIn("sdk/typescript/src")]) hash.update(`${file}\0`).update(readFileSync(join(root, file))).update("\0")
   return hash.digest("hex")
 }
 
@@ -75,9 +76,16 @@ const bundle = async (outdir) => {
     external: outside,
     // What was CommonJS still asks for Node's modules by `require`.
     banner: { js: `import { createRequire as requireAt } from "node:module"; const require = requireAt(import.meta.url);` }
-  }).catch(() => {
-    throw new SetupFailure("the build failed; its errors are above")
-  })
+  }).catch(failed)
+  // The SDK for the chat page; the WebSocket client for Node stays out of it.
+  await esbuild.build({
+    absWorkingDir: root, entryPoints: [{ in: "sdk/typescript/src/AutxClient.ts", out: "chatClient" }], outdir, bundle: true, format: "esm",
+    platform: "browser", target: "es2022", minify: true, logLevel: "warning"
+  }).catch(failed)
+}
+
+const failed = () => {
+  throw new SetupFailure("the build failed; its errors are above")
 }
 
 /** Each file by one rename; what this build did not make goes last. */
@@ -92,4 +100,4 @@ const replace = (from, to) => {
   for (const name of readdirSync(to)) if (!names.has(name)) rmSync(join(to, name), { recursive: true })
 }
 
-if (basename(process.argv[1] ?? "") === "build.mjs") await setup("prod").then(build).catch(fail)
+if (basename(process.argv[1] ?? "") === "build.mjs") await setup("prod").then(build).then(() => import("../sdk/typescript/build.mjs")).then(({ buildSdk }) => buildSdk()).catch(fail)

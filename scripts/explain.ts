@@ -15,7 +15,7 @@ import { OperatorFailure, operate } from "../src/store/OperatorConnection.ts"
 import { replay } from "./explain/replay.ts"
 import { textOf } from "./explain/text.ts"
 
-const usage = "usage: npm run explain -- <transaction id | order id> [--json]; the first is in a paid answer's x-autx-transaction-id"
+const usage = "usage: npm run explain -- <transaction id | order id> [--json]; the first is in a paid answer's x-autx-transaction-id, the second in a chat turn's bill"
 
 const read = (args: ReadonlyArray<string>): { readonly id: string; readonly json: boolean } => {
   const ids = args.filter((arg) => arg !== "--json")
@@ -28,7 +28,7 @@ const asJson = (_: string, value: unknown): unknown => typeof value === "bigint"
 
 await operate("explain", read, async (sql, { id, json }) => {
   const explained = (await readEvidence(sql, id)).map((evidence) => ({ evidence, ...replay(evidence) }))
-  if (explained.length === 0) throw new OperatorFailure(`there is no transaction and no order ${JSON.stringify(id)}; ${usage}`)
+  if (explained.length === 0) throw new OperatorFailure(`no transaction is ${JSON.stringify(id)} or belongs to an order of that id; ${usage}`)
   const isEqual = explained.every(({ differences }) => differences.length === 0)
   console.log(json
     ? JSON.stringify({ id, replayed: isEqual ? "equal" : "differs", transactions: explained.map(({ evidence, from, lines, differences }) => ({ evidence, from, compared: lines, differences })) }, asJson, 2)

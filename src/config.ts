@@ -38,7 +38,27 @@ export interface Settings {
   /** Host name → dialect name, beyond the built-in first labels. */
   readonly dialectHosts: ReadonlyMap<string, string>
   readonly usageRetentionDays: number
+  /** Days after which the texts of a closed chat session are erased. */
+  readonly chatRetentionDays: number
+  /** A socket on which nothing is said for so long is hung up. */
+  readonly chatIdleSeconds: number
+  /** A session whose socket is gone for so long is closed. */
+  readonly chatResumeSeconds: number
+  readonly chatSessionsPerAccount: number
+  /** Sockets that have not proved who they are yet; more are refused. */
+  readonly chatUnauthenticatedMax: number
+  /** Turns of one buyer with one agent that may be cancelled free of charge after the agent began to answer, in a UTC day. */
+  readonly chatLateCancelsPerDay: number
   readonly secretsKey: string | undefined
+  /** The mail server, with the login's name and password in it; `undefined`: letters go to the log. */
+  readonly smtpUrl: string | undefined
+  readonly mailFrom: Sender
+}
+
+/** Whom letters come from. The name may be empty. */
+export interface Sender {
+  readonly name: string
+  readonly address: string
 }
 
 /** One line an operator can act on. The start stops. */
@@ -47,6 +67,16 @@ export class BadSetting extends Error {
 }
 
 export class Config extends Context.Service<Config, Settings>()("tollgate/config") {}
+
+/** A password may hold anything, also a slash or an @ that its writer forgot to encode. */
+const withoutLogin = (url: string): string => url.replace(/^.*@/s, "…@")
+const isPercentEncoded = (text: string): boolean => {
+  try {
+    return decodeURIComponent(text) !== ""
+  } catch {
+    return false
+  }
+}
 
 const loopback = new Set(["127.0.0.1", "::1", "localhost"])
 
@@ -86,12 +116,22 @@ export const readSettings = (env: Readonly<Record<string, string | undefined>>):
     const text = secret(name)
     if (text === undefined) return undefined
     const parsed = URL.canParse(text) ? new URL(text) : undefined
-    const shown = text.replace(/\/\/[^@/]*@/, "//…@")
-    return parsed !== undefined && protocols.includes(parsed.protocol) ? text : bad(name, shown, `a URL starting with ${protocols.map((p) => `${p}//`).join(" or ")}`)
+    return parsed !== undefined && protocols.includes(parsed.protocol) ? text : bad(name, withoutLogin(text), `a URL starting with ${protocols.map((p) => `${p}//`).join(" or ")}`)
   }
   const usd = (name: string, fallback: Credits): Credits => {
     const text = raw(name)
     return text === undefined ? fallback : parseUsd(text) ?? bad(name, text, "a dollar amount with at most 6 decimals")
+  }
+  const mailServer = (name: string): string | undefined => {
+    const text = url(name, ["smtp:", "smtps:"])
+    const isWhole = text === undefined || /^smtps?:\/\/[^/]/.test(text) && isPercentEncoded(text)
+    return isWhole ? text : bad(name, withoutLogin(text), "smtp://user:password@host:port, user and password percent-encoded")
+  }
+  const sender = (name: string, fallback: string): Sender => {
+    const text = raw(name) ?? fallback
+    const [, display = "", angled, bare] = /^\s*(?:"?([^"<>\p{Cc}]*?)"?\s*<([^<>]*)>|([^<>]*))\s*$/u.exec(text) ?? []
+    const address = (angled ?? bare ?? "").trim()
+    return /^[^\s"(),:;<>@[\\\]\p{Cc}]+@[\w.:[\]-]+$/u.test(address) ? { name: display.trim(), address } : bad(name, text, "an address, or a name and an address: Tollgate <no-reply@example.com>")
   }
 
   const port = integer("PORT", 8080, 0, 65535)
@@ -105,11 +145,12 @@ export const readSettings = (env: Readonly<Record<string, string | undefined>>):
   })
   const secretsKey = secret("SECRETS_KEY")
   if (secretsKey !== undefined && secretsKey.length < 32) bad("SECRETS_KEY", "…", "at least 32 characters")
+  const publicUrl = (url("PUBLIC_URL", ["http:", "https:"]) ?? `http://localhost:${port}`).replace(/\/+$/, "")
 
   return {
     port,
     host,
-    publicUrl: (url("PUBLIC_URL", ["http:", "https:"]) ?? `http://localhost:${port}`).replace(/\/+$/, ""),
+    publicUrl,
     dataDir: resolve(raw("DATA_DIR") ?? ".data"),
     databaseUrl,
     logLevel: oneOf("LOG_LEVEL", "info", ["trace", "debug", "info", "warn", "error", "silent"]),
@@ -126,7 +167,15 @@ export const readSettings = (env: Readonly<Record<string, string | undefined>>):
     trustedProxies: list("TRUSTED_PROXIES") ?? [],
     dialectHosts: new Map(dialectHosts),
     usageRetentionDays: integer("USAGE_RETENTION_DAYS", 90, 1, 3650),
-    secretsKey
+    chatRetentionDays: integer("CHAT_RETENTION_DAYS", 90, 1, 3650),
+    chatIdleSeconds: integer("CHAT_IDLE_SECONDS", 1_800, 1, 86_400),
+    chatResumeSeconds: integer("CHAT_RESUME_SECONDS", 120, 1, 3_600),
+    chatSessionsPerAccount: integer("CHAT_SESSIONS_PER_ACCOUNT", 1_000, 1, 1_000_000),
+    chatUnauthenticatedMax: integer("CHAT_UNAUTHENTICATED_MAX", 4_096, 1, 1_000_000),
+    chatLateCancelsPerDay: integer("CHAT_LATE_CANCELS_PER_DAY", 20, 0, 1_000_000),
+    secretsKey,
+    smtpUrl: mailServer("SMTP_URL"),
+    mailFrom: sender("MAIL_FROM", `Tollgate <no-reply@${new URL(publicUrl).hostname}>`)
   }
 }
 
@@ -197,8 +246,44 @@ export const limits = {
   /** An order's answer is kept whole; longer ones fail and are refunded. */
   orderOutputBytesMax: 4 * MiB,
   orderPromptCharsMax: 100_000,
+  /** Fields and files of one form. */
+  formPartsMax: 100,
+  /** All fields of a form together: they are kept until its first file. The longest prompt takes three bytes a character. */
+  formFieldBytesMax: 512 * KiB,
+  /** What stands before one part of a form. */
+  formHeadBytesMax: 8 * KiB,
   /** Orders of one account that run at once. */
   ordersRunningPerAccountMax: 1_024,
+  /** A chat turn's answer is kept until it ends; a longer one fails and is free. */
+  chatAnswerCharsMax: 1 * MiB,
+  /** Of one event or line of an agent's stream. */
+  chatLineBytesMax: 256 * KiB,
+  /** With the framing around the text. */
+  chatStreamBytesMax: 16 * MiB,
+  /** Of an answer that is one JSON value: it is kept whole and parsed in one go. */
+  chatJsonBytesMax: 4 * MiB,
+  chatPromptCharsMax: 100_000,
+  chatHistoryMessagesMax: 50,
+  chatHistoryBytesMax: 64 * KiB,
+  /** A session that was not used for so long keeps its history in the database only. */
+  chatHistoryKeptMs: 60_000,
+  /** A session sets so many turns' price aside. */
+  chatTurnsHeld: 5,
+  /** Text that waits for one socket; above it the agent is paused. */
+  chatPendingCharsMax: 64 * KiB,
+  /** Of one chunk frame, when text has waited. */
+  chatChunkCharsMax: 16 * KiB,
+  /** A socket that takes nothing for so long while text waits is closed. */
+  chatStallMs: 30_000,
+  /** Client ids of finished messages remembered for each session; older ones are looked up. */
+  chatMessageIdsKept: 64,
+  chatAuthMs: 10_000,
+  /** Days of buyers with agents whose late cancels are remembered; others are looked up. */
+  chatLateCancelEntries: 100_000,
+  chatSweepMs: 1_000,
+  chatBeatMs: 15_000,
+  /** A stop tells each socket to come back within this time, at random. */
+  chatReturnMs: 10_000,
   /** A stop waits this long for calls in flight. */
   drainMs: 10_000,
   /** Agent tokens: life and reuse. */
@@ -209,6 +294,16 @@ export const limits = {
   /** Active keys per account. */
   keysPerAccountMax: 1_000,
   budgetsPerKeyMax: 8,
+  /** Letters under way to the mail server, over as many connections. */
+  lettersUnderWayMax: 4,
+  /** From the connection to the mail server's answer; it may say something now and then, and still be too slow. */
+  letterDeliveryMs: 60_000,
+  /** Letters with a link wait in memory. More are dropped: whoever misses one asks again. */
+  lettersWaitingMax: 256,
+  /** Turns that a receipt lists, some 45 pages. More take too long to draw, and come as one sum. */
+  receiptTurnsMax: 2_000,
+  /** Downloads of receipts that wait while another is drawn: a few seconds at the worst. */
+  receiptsWaitingMax: 16,
   pageRowsMax: 100,
   pageRowsDefault: 50
 } as const

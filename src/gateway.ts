@@ -13,6 +13,8 @@ import { AccountReload } from "./kernel/AccountReload.ts"
 import { Admission } from "./kernel/Admission.ts"
 import { Agents } from "./kernel/AgentActor.ts"
 import { AgentCredential } from "./kernel/upstream/AgentCredential.ts"
+import { Chat } from "./kernel/chat/Chat.ts"
+import { LateCancels } from "./kernel/chat/LateCancels.ts"
 import { ApiKeys } from "./kernel/identity/ApiKeys.ts"
 import { Credentials } from "./kernel/identity/Credentials.ts"
 import { Holds } from "./kernel/Holds.ts"
@@ -20,8 +22,10 @@ import { Idempotency } from "./kernel/Idempotency.ts"
 import { Ledger } from "./kernel/Ledger.ts"
 import { Listings } from "./kernel/Listings.ts"
 import { layerMaintenance } from "./kernel/Maintenance.ts"
+import { Node } from "./kernel/Node.ts"
 import { OrderRun } from "./kernel/OrderRun.ts"
 import { Orders } from "./kernel/Orders.ts"
+import { Outbox } from "./kernel/Outbox.ts"
 import { Passwords } from "./kernel/identity/Passwords.ts"
 import { Readiness } from "./kernel/Readiness.ts"
 import { Relay } from "./kernel/Relay.ts"
@@ -32,6 +36,7 @@ import { Upstream } from "./kernel/upstream/Upstream.ts"
 import { UpstreamGuard } from "./kernel/upstream/UpstreamGuard.ts"
 import { Users } from "./kernel/identity/Users.ts"
 import { Mail } from "./mail/Mail.ts"
+import { Smtp } from "./mail/Smtp.ts"
 import { listenForChanges } from "./store/Changes.ts"
 import { Committer } from "./store/Committer.ts"
 import { migrate } from "./store/Migrations.ts"
@@ -82,19 +87,22 @@ export const gatewayLayer = (settings: Settings, connection: Connection) => {
   )
   const identity = Layer.mergeAll(Passwords.layer, Tokens.layer, Throttle.layer).pipe(Layer.provideMerge(Secrets.layer))
   const actors = Layer.mergeAll(Accounts.layer, Agents.layer).pipe(
-    Layer.provideMerge(Holds.layer),
+    Layer.provideMerge(Layer.mergeAll(Holds.layer, Node.layer)),
     Layer.provideMerge(Placement.layerLocal)
   )
   const upstream = Layer.mergeAll(Upstream.layer, AgentCredential.layer).pipe(Layer.provideMerge(UpstreamGuard.layer))
-  const money = Layer.mergeAll(Orders.layer, Relay.layer).pipe(
-    Layer.provideMerge(Layer.mergeAll(OrderRun.layer, Ledger.layer, Idempotency.layer))
+  const smtp = settings.smtpUrl === undefined ? undefined : Smtp.layer(settings.smtpUrl)
+  const outbox = smtp === undefined ? Outbox.layerNone : Layer.provide(Outbox.layer, smtp)
+  const money = Layer.mergeAll(Orders.layer, Relay.layer, Chat.layer.pipe(Layer.provide(Layer.mergeAll(LateCancels.layer, outbox)))).pipe(
+    Layer.provideMerge(Layer.mergeAll(OrderRun.layer, Ledger.layer, Idempotency.layer, Admission.layer))
   )
-  const management = Layer.mergeAll(ApiKeys.layer, Listings.layer, Users.layer.pipe(Layer.provide(Layer.mergeAll(reload, Mail.layerLog))))
+  const mail = smtp === undefined ? Mail.layerLog : Layer.provide(Mail.layerSmtp, smtp)
+  const management = Layer.mergeAll(ApiKeys.layer, Listings.layer, Users.layer.pipe(Layer.provide(Layer.mergeAll(reload, mail))))
   const edge = Server.layer({ dialects: [autx], version }).pipe(
-    Layer.provide(Layer.mergeAll(readiness, Admission.layer))
+    Layer.provide(readiness)
   )
   return Layer.mergeAll(edge, layerMaintenance, changes).pipe(
-    Layer.provideMerge(Layer.mergeAll(money, management, Credentials.layer)),
+    Layer.provideMerge(Layer.mergeAll(money, management).pipe(Layer.provideMerge(Credentials.layer))),
     Layer.provideMerge(upstream),
     Layer.provideMerge(actors),
     Layer.provideMerge(identity),

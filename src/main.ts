@@ -13,6 +13,7 @@ import { join } from "node:path"
 import { BadSetting, type Settings, readSettings } from "./config.ts"
 import { DatabaseUnusable, gatewayLayer } from "./gateway.ts"
 import { ListenFailed, Server } from "./http/Server.ts"
+import { Chat } from "./kernel/chat/Chat.ts"
 import { prepareDemo } from "./kernel/Demo.ts"
 import { Orders } from "./kernel/Orders.ts"
 import { UpstreamGuard } from "./kernel/upstream/UpstreamGuard.ts"
@@ -41,7 +42,8 @@ const openDatabase = async (settings: Settings, cleanups: Array<Cleanup>) => {
 const drain = Effect.gen(function*() {
   const server = yield* Server
   const orders = yield* Orders
-  yield* Effect.all([server.drain, orders.drain], { concurrency: 2 })
+  const chat = yield* Chat
+  yield* Effect.all([server.drain, orders.drain, chat.drain], { concurrency: 3 })
   yield* UsageBuffer.use((usage) => usage.flush)
   yield* Committer.use((committer) => committer.drained)
 })

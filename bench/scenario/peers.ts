@@ -29,7 +29,7 @@ const installMs = 300_000
 export const peers: ReadonlyArray<Peer> = [
   { name: "HAProxy", path: "/v1/proxy/BENCH", headers: () => json, start: (rig, agentPort) => startHaproxy(rig, agentPort) },
   { name: "nginx", path: "/v1/proxy/BENCH", headers: () => json, start: (rig, agentPort) => startNginx(rig, agentPort) },
-  { name: "@fastify/http-proxy", path: "/v1/proxy/BENCH", headers: () => json, start: (rig, agentPort) => startFastify(rig, agentPort) },
+  { name: "@fastify/http-proxy", path: "/v1/proxy/BENCH", headers: () => json, start: (rig, agentPort) => startProgram(rig, "fastify.mjs", agentPort) },
   {
     name: "@portkey-ai/gateway", path: "/v1/chat/completions", start: (rig) => startPortkey(rig),
     headers: (agentPort) => ({ ...json, "x-portkey-provider": "openai", "x-portkey-custom-host": `http://127.0.0.1:${agentPort}/v1` })
@@ -81,9 +81,10 @@ ${["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map((name) => `  ${name}_
   return rig.server(tool.path, ["-e", "stderr", "-p", home, "-c", join(home, "nginx.conf")], { port }, tool.env)
 }
 
-const startFastify = async (rig: Rig, agentPort: number): Promise<Running> => {
+/** One of bench/peers that relays to the agent. */
+export const startProgram = async (rig: Rig, file: string, agentPort: number): Promise<Running> => {
   await installed()
-  return rig.server(process.execPath, [join(folder, "fastify.mjs"), String(agentPort)], "listening")
+  return rig.server(process.execPath, [join(folder, file), String(agentPort)], "listening")
 }
 
 const startPortkey = async (rig: Rig): Promise<Running> => {

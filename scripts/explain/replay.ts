@@ -4,7 +4,7 @@
  * `replay` rebuilds the account as the decision found it and calls the same
  * `decide` with the same command. What the command said is taken from another
  * row than the transaction wherever there is one: the amount of a call from its
- * usage, of an order from the order, of an operator's adjustment from the audit
+ * usage, of an order or a chat turn from the order, of an operator's adjustment from the audit
  * row; without one from the transaction's own main side, so that only its other
  * sides are proved. Sides, parties, the balance after it, the order and usage
  * rows written with it, and the agent's price then are compared line by line.
@@ -13,7 +13,7 @@
  * key's budgets had spent could only have refused. They are left out; that the
  * decision was granted shows that there was room. Pure.
  */
-import type { Account, SubjectId, TransactionType } from "../../src/domain/account.ts"
+import type { Account, CallKind, SubjectId, Transaction, TransactionType } from "../../src/domain/account.ts"
 import { type Agent, splitOf } from "../../src/domain/agent.ts"
 import { type Credits, formatUsd, parseUsd } from "../../src/domain/credits.ts"
 import type { AgentId, HoldId, Token } from "../../src/domain/ids.ts"
@@ -89,8 +89,16 @@ const adjustmentOf = (evidence: Evidence): Replay => {
   return { from: details === undefined ? "the transaction's own amount: no other row records it" : "the operator's audit row", command: movement(evidence, "adjustment", amount, reference, takesBack), amount }
 }
 
-const chargeOf = ({ transaction: t, agent, usage: [usage] }: Evidence): Replay | Impossible => {
+/** A charge that names an order is a chat turn's, billed to its session's hold; the others capture a call's own hold. */
+const chargeOf = ({ transaction: t, agent, order, usage: [usage] }: Evidence): Replay | Impossible => {
   if (agent === undefined) return { missing: "agent" }
+  if (t.orderId !== undefined) {
+    return order === undefined ? { missing: "order" } : {
+      from: "the turn's order",
+      command: { _tag: "Bill", holdId: t.id as string as HoldId, transactionId: t.id, orderId: order.id, amount: order.amount, earnerId: agent.ownerId, split: splitOf(agent as Agent) },
+      amount: order.amount
+    }
+  }
   const amount = usage?.cost ?? -t.available
   return {
     from: usage === undefined ? "the transaction's own amount: the call's usage row is gone" : "the call's usage row",
@@ -112,17 +120,18 @@ const balanceBefore = ({ transaction: t }: Evidence): Credits => t.balanceAfter 
 /** The account as the decision found it, less what other calls held. */
 const accountOf = (evidence: Evidence, { command, amount }: Replay): Account => {
   const { transaction: t, order, usage: [usage] } = evidence
+  const called = order ?? usage
   const account: Account = {
     id: t.accountId, token: 0n as Token, suspended: false, emailVerified: true,
     available: balanceBefore(evidence), reserved: 0n, held: 0n, holds: new Map(), orders: new Map(), subjects: new Map()
   }
-  if (command._tag === "Capture") {
-    const heldAtMs = heldAt(t.id) ?? t.atMs
+  if (command._tag === "Capture" || command._tag === "Bill") {
+    const heldAtMs = heldAt(evidence) ?? t.atMs
     decide(account, {
       _tag: "Hold",
       hold: {
-        id: command.holdId, subjectId: usage?.subjectId ?? t.subjectId ?? ("" as SubjectId), amount, call: "proxy",
-        agentId: usage?.agentId ?? t.agentId ?? ("" as AgentId), agent: "", createdAtMs: heldAtMs, expiresAtMs: t.atMs
+        id: command.holdId, subjectId: called?.subjectId ?? t.subjectId ?? ("" as SubjectId), amount, call: callOf(t),
+        agentId: called?.agentId ?? t.agentId ?? ("" as AgentId), agent: "", createdAtMs: heldAtMs, expiresAtMs: t.atMs
       }
     }, heldAtMs)
   }
@@ -133,8 +142,12 @@ const accountOf = (evidence: Evidence, { command, amount }: Replay): Account => 
   return account
 }
 
-/** A charge has its hold's id, which tells when the hold was made (RFC 9562 §5.7). */
-export const heldAt = (id: string): number | undefined => id[14] === "7" ? parseInt(id.slice(0, 8) + id.slice(9, 13), 16) : undefined
+/** What the usage row of a charge, completion or refund is of. */
+const callOf = ({ type, orderId }: Transaction): CallKind => type !== "charge" ? "order" : orderId === undefined ? "proxy" : "chat"
+
+/** A call's charge has its hold's id, which tells when the hold was made (RFC 9562 §5.7). */
+export const heldAt = ({ transaction: { type, orderId, id } }: Evidence): number | undefined =>
+  type === "charge" && orderId === undefined && id[14] === "7" ? parseInt(id.slice(0, 8) + id.slice(9, 13), 16) : undefined
 
 const decidedAgain = (evidence: Evidence, made: Replay): { readonly outcome: Decided; readonly balanceAfter: Credits } | string => {
   if (made.amount < 0n) return "refused: no amount is below zero"
@@ -167,17 +180,21 @@ const compare = (evidence: Evidence, made: Replay): ReadonlyArray<Line> => {
 }
 
 /** How an order ends, and what of it the platform gets. */
-const endings: Partial<Readonly<Record<TransactionType, string>>> = { complete: "completed", refund: "failed" }
+const endings: Partial<Readonly<Record<TransactionType, string>>> = { charge: "completed", complete: "completed", refund: "failed" }
+
+const transactionsOf = ({ session, status, amount }: StoredOrder): ReadonlyArray<TransactionType> =>
+  session !== undefined ? amount === 0n ? [] : ["charge"]
+    : status === "pending" ? ["reserve"] : ["reserve", status === "completed" ? "complete" : "refund"]
 
 const compareOrder = ({ transaction: t, order }: Evidence): ReadonlyArray<Line> => {
   if (order === undefined) return []
   const ending = endings[t.type]
   const at = ending === undefined ? order.createdAt : order.completedAt
-  const transactions: ReadonlyArray<TransactionType> = order.status === "pending" ? ["reserve"] : ["reserve", order.status === "completed" ? "complete" : "refund"]
   return [
     { line: "time", books: at?.toISOString() ?? "none", replayed: new Date(t.atMs).toISOString() },
     { line: "order's account", books: order.accountId, replayed: t.accountId },
-    { line: "order's transactions", books: order.transactions.map(({ type }) => type).join(", "), replayed: transactions.join(", ") },
+    { line: "order's transactions", books: order.transactions.map(({ type }) => type).join(", "), replayed: transactionsOf(order).join(", ") },
+    ...(t.type === "charge" ? [{ line: "session's account", books: named(order.session?.accountId), replayed: t.accountId }, { line: "session's agent", books: named(order.session?.agentId), replayed: named(t.agentId) }] : []),
     ...(ending === undefined ? [] : [
       { line: "order's status", books: order.status, replayed: ending },
       { line: "order's fee", books: formatUsd(order.fee), replayed: formatUsd(t.fee) }
@@ -190,11 +207,10 @@ const compareUsage = ({ transaction: t, usage, usageSince }: Evidence, made: Rep
   const [row] = usage
   // Past its time it is dropped; the two rows of a call may lie on both sides of that midnight.
   if (row === undefined && usageSince !== undefined && t.atMs < usageSince.getTime() + 3_600_000) return []
-  const kind = t.type === "charge" ? "proxy" : "order"
   return [
     { line: "usage rows", books: String(usage.length), replayed: "1" },
     ...(row === undefined ? [] : [
-      { line: "usage's call", books: row.call, replayed: kind },
+      { line: "usage's call", books: row.call, replayed: callOf(t) },
       { line: "usage's cost", books: formatUsd(row.cost), replayed: formatUsd(t.type === "refund" ? 0n : made.amount) },
       { line: "usage's agent", books: row.agentId, replayed: named(t.agentId) },
       { line: "usage's key or login", books: row.subjectId, replayed: named(t.subjectId) }
@@ -210,9 +226,10 @@ export const pricesBetween = (prices: ReadonlyArray<Price>, fromMs: number, toMs
   return known.length === inForce.length && known.length > 0 ? known : undefined
 }
 
-const comparePrice = ({ transaction: t, prices }: Evidence, { amount }: Replay): ReadonlyArray<Line> => {
+/** A chat session keeps the price that it began with, or had when another node took it over. */
+const comparePrice = ({ transaction: t, order, prices }: Evidence, { amount }: Replay): ReadonlyArray<Line> => {
   if (t.type !== "charge" && t.type !== "reserve") return []
-  const inForce = pricesBetween(prices, t.atMs - priceGraceMs, t.atMs)
+  const inForce = pricesBetween(prices, Math.min(t.atMs, order?.session?.startedAt?.getTime() ?? t.atMs) - priceGraceMs, t.atMs)
   return inForce === undefined ? [] : [{
     line: "agent's price then", books: formatUsd(amount), replayed: inForce.includes(amount) ? formatUsd(amount) : inForce.map(formatUsd).join(" or ")
   }]

@@ -76,9 +76,15 @@ const order = (order: StoredOrder | undefined): ReadonlyArray<string> => order =
   `transactions: ${order.transactions.map(({ id, type }) => `${type} ${id}`).join(", ")}`
 ]
 
-const hold = ({ transaction: t }: Evidence): ReadonlyArray<string> => {
-  const atMs = heldAt(t.id)
-  return t.type === "charge" && atMs !== undefined ? [`made at ${moment(atMs)}, captured by this transaction`] : []
+const titleOf = ({ type, orderId }: Evidence["transaction"]): string => type === "charge" && orderId !== undefined ? "a chat turn was paid" : titles[type]
+
+const session = (order: StoredOrder | undefined): ReadonlyArray<string> => order?.session === undefined ? [] : [
+  `${order.session.id}, its turn ${order.session.messageIndex}${order.session.startedAt === undefined ? ", which is not there" : `, begun ${moment(order.session.startedAt)}`}`
+]
+
+const hold = (evidence: Evidence): ReadonlyArray<string> => {
+  const atMs = heldAt(evidence)
+  return atMs === undefined ? [] : [`made at ${moment(atMs)}, captured by this transaction`]
 }
 
 const section = (name: string, lines: ReadonlyArray<string>): ReadonlyArray<string> =>
@@ -91,13 +97,14 @@ const verdict = ({ from, lines, differences }: Replayed): ReadonlyArray<string> 
 export const textOf = (evidence: Evidence, replayed: Replayed): string => {
   const { transaction: t, audit, idempotency, batchIsKept } = evidence
   return [
-    `transaction ${t.id}: ${t.type}, ${titles[t.type]}, ${moment(t.atMs)}`,
+    `transaction ${t.id}: ${t.type}, ${titleOf(t)}, ${moment(t.atMs)}`,
     ...entries(evidence),
     ...section("balance", [balance(evidence)]),
     ...section("call", call(evidence)),
     ...section("by", payer(evidence)),
     ...section("agent", agent(evidence)),
     ...section("order", order(evidence.order)),
+    ...section("session", session(evidence.order)),
     ...section("hold", hold(evidence)),
     ...section("reference", t.reference === undefined ? [] : [plain(t.reference)]),
     ...section("idempotency", idempotency.map(({ key, at }) => `key ${plain(key)}, used first at ${moment(at)}`)),

@@ -39,6 +39,8 @@ const homes: Readonly<Record<string, RegExp>> = {
   "jose": /^src\/kernel\/identity\/Tokens\.ts$/,
   "@node-rs/argon2": /^src\/kernel\/identity\/Passwords\.ts$/,
   "lossless-json": /^src\/http\/body\.ts$/,
+  "nodemailer": /^src\/mail\/Smtp\.ts$/,
+  "pdfkit": /^src\/mail\/Receipt\.ts$/,
   "pino": /^src\/telemetry\/log\.ts$/,
   "prom-client": /^src\/telemetry\/Metrics\.ts$/
 }

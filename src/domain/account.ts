@@ -9,7 +9,7 @@
  */
 import type { Budget, BudgetWindow } from "./budget.ts"
 import type { Credits } from "./credits.ts"
-import type { AccountId, AgentId, HoldId, KeyId, OrderId, Token, TransactionId, UserId } from "./ids.ts"
+import type { AccountId, AgentId, HoldId, KeyId, OrderId, SessionId, Token, TransactionId, UserId } from "./ids.ts"
 import type { RateWindow } from "./rateLimit.ts"
 
 export type SubjectId = KeyId | UserId
@@ -32,15 +32,16 @@ export interface Subject {
 
 export type CallKind = "proxy" | "order" | "chat"
 
-/** Money set aside for one call in flight. Lives in the node's hold table, outlives the activation, never a crash. */
+/** Money set aside for one call in flight, or for a chat session. Lives in the node's hold table, outlives the activation, never a crash. */
 export interface Hold {
-  /** Also the id of the transaction that captures it: a hold can't be captured twice. */
+  /** Of a call, also the id of the transaction that captures it: it can't be captured twice. A session's is billed turn by turn. */
   readonly id: HoldId
   readonly subjectId: SubjectId
   readonly amount: Credits
   readonly call: CallKind
   readonly agentId: AgentId
   readonly agent: string
+  readonly sessionId?: SessionId
   readonly createdAtMs: number
   readonly expiresAtMs: number
 }

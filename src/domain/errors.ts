@@ -51,6 +51,8 @@ export class LoginRequired extends Schema.TaggedError<LoginRequired>()("LoginReq
 export class EmailUnverified extends Schema.TaggedError<EmailUnverified>()("EmailUnverified", {}) {}
 /** The thing is public but another account's. Nothing was changed. */
 export class NotOwner extends Schema.TaggedError<NotOwner>()("NotOwner", { what: Schema.String, id: Schema.String }) {}
+/** A page of an origin that may not call the gateway asks for a socket. Nothing was done. */
+export class OriginForbidden extends Schema.TaggedError<OriginForbidden>()("OriginForbidden", {}) {}
 /** An operator has suspended the account. Nothing was done. */
 export class AccountSuspended extends Schema.TaggedError<AccountSuspended>()("AccountSuspended", {}) {}
 
@@ -119,7 +121,7 @@ export class NotConfigured extends Schema.TaggedError<NotConfigured>()("NotConfi
 export const GatewayError = Schema.Union([
   InvalidRequest, BodyTooLarge, BodyTimeout, NotFound, MethodNotAllowed, AlreadyExists,
   IdempotencyKeyReused, IdempotencyInFlight, AnswerNotStored, AddressForbidden, InputNotAccepted,
-  Unauthenticated, ScopeMissing, LoginRequired, EmailUnverified, NotOwner, AccountSuspended,
+  Unauthenticated, ScopeMissing, LoginRequired, EmailUnverified, NotOwner, OriginForbidden, AccountSuspended,
   InsufficientCredits, BudgetExceeded,
   RateLimited, TooManyAttempts, MailboxFull, Overloaded,
   AgentPaused, AgentUnavailable, StoreUnavailable, NotCommitted, OutcomeUnknown, HoldLost, Draining,

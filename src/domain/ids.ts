@@ -12,6 +12,8 @@ export type LoginId = string & Brand.Brand<"LoginId">
 export type KeyId = string & Brand.Brand<"KeyId">
 export type AgentId = string & Brand.Brand<"AgentId">
 export type OrderId = string & Brand.Brand<"OrderId">
+/** `ses_` and 32 hexadecimal digits that rise with time. */
+export type SessionId = string & Brand.Brand<"SessionId">
 export type HoldId = string & Brand.Brand<"HoldId">
 export type TransactionId = string & Brand.Brand<"TransactionId">
 export type BatchId = string & Brand.Brand<"BatchId">

@@ -28,6 +28,13 @@ export type Command =
   | { readonly _tag: "Release"; readonly holdId: HoldId }
   /** Charges a hold. `amount` ≤ the hold's; the rest returns. */
   | { readonly _tag: "Capture"; readonly holdId: HoldId; readonly amount: Credits; readonly earnerId: AccountId; readonly split: Split }
+  /**
+   * Makes a chat session's hold `units` times `unit` (more than 0), or as many whole units as credits and budgets allow, at least one.
+   * What it holds already stays: it is never lowered. Also moves its expiry. `hold.amount` is not read.
+   */
+  | { readonly _tag: "TopUp"; readonly hold: Hold; readonly unit: Credits; readonly units: number }
+  /** Charges one turn to its session's hold, whose rest stays held. A turn without a price has no hold and is not billed. */
+  | { readonly _tag: "Bill"; readonly holdId: HoldId; readonly transactionId: TransactionId; readonly orderId: OrderId; readonly amount: Credits; readonly earnerId: AccountId; readonly split: Split }
   /** Debits an order's price before its agent is asked. Its `createdAtMs` is this decision's time: a refund goes back to that period's budgets. */
   | { readonly _tag: "Reserve"; readonly transactionId: TransactionId; readonly order: PendingOrder }
   | { readonly _tag: "Complete"; readonly transactionId: TransactionId; readonly orderId: OrderId; readonly earnerId: AccountId; readonly split: Split }
@@ -58,6 +65,8 @@ export const decide = (account: Account, command: Command, nowMs: number): Outco
     case "Hold": return hold(account, command.hold, nowMs)
     case "Release": return release(account, command.holdId)
     case "Capture": return capture(account, command, nowMs)
+    case "TopUp": return topUp(account, command, nowMs)
+    case "Bill": return bill(account, command, nowMs)
     case "Reserve": return reserve(account, command, nowMs)
     case "Complete": return complete(account, command, nowMs)
     case "Refund": return refund(account, command, nowMs)
@@ -110,6 +119,21 @@ const release = (account: Account, holdId: HoldId): Outcome => {
   return nothing
 }
 
+const topUp = (account: Account, { hold, unit, units }: Extract<Command, { _tag: "TopUp" }>, nowMs: number): Outcome => {
+  const before = account.holds.get(hold.id)
+  const has = before?.amount ?? 0n
+  let refusal: InsufficientCredits | BudgetExceeded | undefined
+  for (let wanted = units; wanted > 0; wanted--) {
+    const missing = unit * BigInt(wanted) - has
+    refusal = missing <= 0n ? undefined : refuseDebit(account, hold.subjectId, missing, nowMs)
+    if (refusal !== undefined) continue
+    if (before !== undefined) removeHold(account, before)
+    placeHold(account, { ...hold, amount: missing <= 0n ? has : has + missing })
+    return nothing
+  }
+  return refusal!
+}
+
 let shared: { readonly amount: Credits; readonly split: Split; readonly shares: Shares } | undefined
 
 /** As `share`, and remembers the last answer: the calls of a busy agent cost the same, and dividing is a good part of a capture. */
@@ -119,22 +143,37 @@ const shareAgain = (amount: Credits, split: Split): Shares => {
 }
 
 const capture = (account: Account, command: Extract<Command, { _tag: "Capture" }>, nowMs: number): Outcome => {
-  const held = account.holds.get(command.holdId)
-  if (held === undefined || held.amount < command.amount) return new HoldLost({ retryAfterMs: 1_000 })
-  // Re-activation may have found less than this node believed when it granted the hold.
-  const subject = account.subjects.get(held.subjectId)
-  if (account.available < command.amount || isOverBudget(subject, command.amount, nowMs)) return new HoldLost({ retryAfterMs: 1_000 })
+  const held = chargeable(account, command.holdId, command.amount, nowMs)
+  if (held === undefined) return new HoldLost({ retryAfterMs: 1_000 })
   removeHold(account, held)
-  account.available -= command.amount
-  const { earned, fee, buyback } = shareAgain(command.amount, command.split)
+  return charge(account, held, command, held.id as string as TransactionId, undefined, nowMs)
+}
+
+const bill = (account: Account, command: Extract<Command, { _tag: "Bill" }>, nowMs: number): Outcome => {
+  const held = chargeable(account, command.holdId, command.amount, nowMs)
+  if (held === undefined) return new HoldLost({ retryAfterMs: 1_000 })
+  removeHold(account, held)
+  placeHold(account, { ...held, amount: held.amount - command.amount })
+  return charge(account, held, command, command.transactionId, command.orderId, nowMs)
+}
+
+/** The hold, when it covers the amount. Re-activation may have found less than this node believed when it granted the hold. */
+const chargeable = (account: Account, holdId: HoldId, amount: Credits, nowMs: number): Hold | undefined => {
+  const held = account.holds.get(holdId)
+  if (held === undefined || held.amount < amount || account.available < amount) return undefined
+  return isOverBudget(account.subjects.get(held.subjectId), amount, nowMs) ? undefined : held
+}
+
+const charge = (
+  account: Account, held: Hold, { amount, split, earnerId }: Extract<Command, { _tag: "Capture" | "Bill" }>, id: TransactionId, orderId: OrderId | undefined, nowMs: number
+): Decided => {
+  account.available -= amount
+  const { earned, fee, buyback } = shareAgain(amount, split)
   return {
-    transaction: transaction(held.id as string as TransactionId, "charge", nowMs, {
-      available: -command.amount, earned, fee, buyback,
-      earnerId: command.earnerId,
-      agentId: held.agentId,
-      subjectId: held.subjectId
+    transaction: transaction(id, "charge", nowMs, {
+      available: -amount, earned, fee, buyback, earnerId, agentId: held.agentId, orderId, subjectId: held.subjectId
     }),
-    budgets: spendBudgets(subject, command.amount, nowMs)
+    budgets: spendBudgets(account.subjects.get(held.subjectId), amount, nowMs)
   }
 }
 

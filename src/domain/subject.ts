@@ -8,9 +8,11 @@ import { AccountSuspended, EmailUnverified, LoginRequired, RateLimited, ScopeMis
 import { takeCall, untilNextCallMs } from "./rateLimit.ts"
 
 export interface Need {
-  readonly auth: "public" | "optional" | "login" | "loginOrKey"
+  readonly auth: "public" | "optional" | "login" | "loginOrKey" | "loginOrKeyOrAgent"
   readonly scope?: string | undefined
   readonly verified?: boolean | undefined
+  /** Leaves the window alone: what this opens counts each of its calls itself. */
+  readonly uncounted?: boolean | undefined
 }
 
 export type Refusal = Unauthenticated | AccountSuspended | LoginRequired | ScopeMissing | EmailUnverified | RateLimited
@@ -25,7 +27,7 @@ export const admitSubject = (account: Account, subject: Subject, need: Need, now
   if (need.auth === "login" && subject.kind !== "login") return new LoginRequired()
   if (need.scope !== undefined && subject.scopes !== undefined && !subject.scopes.has(need.scope)) return new ScopeMissing({ scope: need.scope })
   if (need.verified === true && !account.emailVerified) return new EmailUnverified()
-  if (!takeCall(subject.window, subject.limit, nowMs)) {
+  if (need.uncounted !== true && !takeCall(subject.window, subject.limit, nowMs)) {
     return new RateLimited({ limit: subject.limit, windowMs, retryAfterMs: untilNextCallMs(subject.window, subject.limit, nowMs) })
   }
   return undefined

@@ -37,7 +37,8 @@ export const edgeLimits = {
   socketMessageBytesMax: 1024 * 1024,
   /** Outbound bytes waiting for one socket; above it the socket is closed as a slow consumer. */
   socketBacklogBytesMax: 1024 * 1024,
-  /** A peer silent for this long is gone; uWS pings in time to find out. */
+  socketPingSeconds: 25,
+  /** A peer silent for this long, who does not even answer pings, is gone. */
   socketIdleSeconds: 60
 }
 export type EdgeLimits = { readonly [K in keyof typeof edgeLimits]: number }

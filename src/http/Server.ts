@@ -2,9 +2,10 @@
  * The port: one uWS app that serves every dialect and the gateway's own pages.
  *
  * Drain, once: the port closes, `/ready` turns 503, calls that still arrive on
- * open connections are refused with `Draining`, event streams end, sockets are
- * closed with 1001, and calls under way have `drainMs` to finish, including
- * handlers whose caller has left. Then every connection is cut. The layer's end
+ * open connections are refused with `Draining`, event streams end, the sessions
+ * of sockets are told, and calls under way, handlers whose caller has left and
+ * sockets have `drainMs` to end. Then sockets are closed with 1001, and every
+ * connection is cut. The layer's end
  * drains by itself; `drain` lets `main` do it before other layers stop.
  */
 import { Context, Effect, Layer } from "effect"
@@ -71,7 +72,7 @@ const make = Effect.fnUntraced(function*<R>({ dialects, version, limits }: Serve
     context: yield* Effect.context<R>(),
     remoteAddress: trustProxies(settings.trustedProxies)
   })
-  const hub = new WebSocketHub()
+  const hub = new WebSocketHub(edge.limits.socketPingSeconds)
   const pages = pagesOf({
     settings, dialects, version,
     readiness: yield* Readiness,
@@ -90,13 +91,16 @@ const make = Effect.fnUntraced(function*<R>({ dialects, version, limits }: Serve
       edge.close()
     })
   )
+  yield* Effect.acquireRelease(Effect.sync(() => setInterval(() => hub.pingSome(), 1_000)), (timer) => Effect.sync(() => clearInterval(timer)))
   const socket = yield* listen(app, settings.host, settings.port)
   const drain = yield* Effect.cached(Effect.suspend(() => {
     uWS.us_listen_socket_close(socket)
     edge.draining = true
     for (const stop of [...edge.streams]) stop()
-    hub.closeAll(1001, "server_shutdown")
-    return Effect.race(edge.idle, Effect.sleep(edge.limits.drainMs))
+    return Effect.all([edge.idle, hub.stopped], { concurrency: 2, discard: true }).pipe(
+      Effect.race(Effect.sleep(edge.limits.drainMs)),
+      Effect.tap(() => Effect.sync(() => hub.closeAll(1001, "server_shutdown")))
+    )
   }))
   yield* Effect.addFinalizer(() => drain)
   return Server.of({ port: uWS.us_socket_local_port(socket), drain })

@@ -11,6 +11,7 @@ import type { Effect, Schema, Stream } from "effect"
 import type { GatewayError, GatewayErrorTag } from "../domain/errors.ts"
 import type { Caller } from "../kernel/Caller.ts"
 import type { IdempotentCall } from "../kernel/Idempotency.ts"
+import type { UploadedFiles } from "../kernel/OrderUpload.ts"
 import type { RelayDress } from "../kernel/Relay.ts"
 
 /** A codec that needs no services of its own: it is compiled once at boot. */
@@ -20,9 +21,10 @@ export type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE"
 
 /**
  * Who may call: nobody in particular, anybody but with their own view when they
- * prove who they are (`optional`), only logins, or logins and API keys.
+ * prove who they are (`optional`), only logins, logins and API keys, or these and
+ * an agent with the token that it was called with in a chat (`caller.session`).
  */
-export type Auth = "public" | "optional" | "login" | "loginOrKey"
+export type Auth = "public" | "optional" | "login" | "loginOrKey" | "loginOrKeyOrAgent"
 
 /** What a handler gets besides its decoded input. */
 export interface Call<C = Caller> {
@@ -74,16 +76,20 @@ export interface Endpoint<R = any> extends RowBase {
   readonly params: Wire | undefined
   readonly query: Wire | undefined
   readonly payload: Wire | undefined
+  /** The body is a form (multipart/form-data), not JSON: `payload` reads its fields, which come first, and its parts of this name are files, handed over as they come. */
+  readonly upload: string | undefined
   /** Payload numbers are handed over as decimal text, so that money never meets a float. */
   readonly decimals: boolean
-  /** `undefined`: an answer without a body. */
+  /** `undefined`: an answer without a body, or one of bytes. */
   readonly success: Wire | undefined
+  /** The content type of an answer of bytes: `handle` answers them, and `view` leaves them alone. */
+  readonly media: string | undefined
   readonly status: number
   readonly bodyBytesMax: number
   readonly idempotent: boolean
   /** The row's answers carry a secret: they are never stored for replay. */
   readonly secret: boolean
-  readonly handle: (input: { params: any; query: any; payload: any }, call: Call<any>) => Effect.Effect<any, GatewayError, R>
+  readonly handle: (input: { params: any; query: any; payload: any; files: any }, call: Call<any>) => Effect.Effect<any, GatewayError, R>
   /** From the kernel's result to the success shape. Pure: also renders the answer stored for replays, before the commit. */
   readonly view: (result: any) => unknown
 }
@@ -96,27 +102,30 @@ export const endpoint = <
   P extends Wire | undefined = undefined,
   Q extends Wire | undefined = undefined,
   B extends Wire | undefined = undefined,
-  A extends Auth = "loginOrKey"
+  A extends Auth = "loginOrKey",
+  U extends string | undefined = undefined
 >(row: Omit<RowBase, "auth" | "errors"> & {
   readonly auth?: A
   readonly errors?: ReadonlyArray<GatewayErrorTag>
   readonly params?: P
   readonly query?: Q
   readonly payload?: B
+  readonly upload?: U
   readonly decimals?: boolean
   readonly success?: Wire
+  readonly media?: string
   readonly status?: number
   readonly bodyBytesMax?: number
   readonly idempotent?: boolean
   readonly secret?: boolean
   readonly handle: (
-    input: { readonly params: In<P>; readonly query: In<Q>; readonly payload: In<B> },
+    input: { readonly params: In<P>; readonly query: In<Q>; readonly payload: In<B>; readonly files: U extends string ? UploadedFiles : undefined },
     call: Call<A extends "public" ? undefined : A extends "optional" ? Caller | undefined : Caller>
   ) => Effect.Effect<Result | Answer<Result>, GatewayError, R>
   readonly view?: (result: Result) => unknown
 }): Endpoint<R> => ({
-  kind: "endpoint", auth: "loginOrKey", errors: [], params: undefined, query: undefined, payload: undefined,
-  decimals: false, success: undefined, status: row.success === undefined ? 204 : 200, bodyBytesMax: 64 * 1024,
+  kind: "endpoint", auth: "loginOrKey", errors: [], params: undefined, query: undefined, payload: undefined, upload: undefined,
+  decimals: false, success: undefined, media: undefined, status: row.success === undefined && row.media === undefined ? 204 : 200, bodyBytesMax: 64 * 1024,
   idempotent: false, secret: false, view: (result: any) => result, ...row
 } as Endpoint<R>)
 
@@ -162,15 +171,18 @@ export interface Socket {
 }
 /** What the edge calls for one socket, always on the event loop's own turn. After `closed` nothing is called any more. */
 export interface SocketSession {
-  message(text: string): void
+  /** `bytes`: as they came over the wire. */
+  message(text: string, bytes: number): void
   drained(): void
+  /** The server stops: the session ends its socket soon, or has it ended at the end of the drain. */
+  stopping(): void
   closed(code: number): void
 }
 /** A WebSocket route. The credential comes in the first frame, so `auth` is public here. An error of `accept` answers the upgrade as plain HTTP. */
 export interface SocketRow<R = any> extends RowBase {
   readonly kind: "socket"
   readonly params: Wire | undefined
-  readonly accept: (input: { params: any; origin: string | undefined }) => Effect.Effect<(socket: Socket) => SocketSession, GatewayError, R>
+  readonly accept: (input: { params: any }) => Effect.Effect<(socket: Socket) => SocketSession, GatewayError, R>
 }
 export const socket = <R>(row: Omit<SocketRow<R>, "kind" | "errors" | "params" | "auth"> & {
   readonly errors?: ReadonlyArray<GatewayErrorTag>

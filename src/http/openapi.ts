@@ -35,6 +35,7 @@ const samples: { readonly [T in GatewayErrorTag]: Extract<GatewayError, { readon
   LoginRequired: new errors.LoginRequired(),
   EmailUnverified: new errors.EmailUnverified(),
   NotOwner: new errors.NotOwner({ what: agent, id: "" }),
+  OriginForbidden: new errors.OriginForbidden(),
   AccountSuspended: new errors.AccountSuspended(),
   InsufficientCredits: new errors.InsufficientCredits({ required: 1n, available: 0n, held: 0n }),
   BudgetExceeded: new errors.BudgetExceeded({ window: "day", amount: 1n, spent: 1n, held: 0n, required: 1n }),
@@ -122,7 +123,8 @@ const parametersOf = (row: Row, names: ReadonlyArray<string>, schemas: Schemas):
 const successOf = (row: Row, schemas: Schemas): readonly [string, Json] => {
   switch (row.kind) {
     case "endpoint":
-      return [String(row.status), row.success === undefined ? {} : { content: { "application/json": { schema: schemas.add(row.success) } } }]
+      return [String(row.status), row.media !== undefined ? { content: { [row.media]: { schema: { type: "string", format: "binary" } } } }
+        : row.success === undefined ? {} : { content: { "application/json": { schema: schemas.add(row.success) } } }]
     case "stream":
       return ["200", { content: { "text/event-stream": { schema: schemas.add(row.event) } } }]
     case "relay":
@@ -155,7 +157,10 @@ const responsesOf = (dialect: Dialect, row: Row, schemas: Schemas): Json => {
 const requestBodyOf = (row: Row, schemas: Schemas): Json => {
   if (row.kind === "relay" && row.method !== "GET") return { requestBody: { content: { "*/*": { schema: {} } } } }
   if (row.kind !== "endpoint" || row.payload === undefined) return {}
-  return { requestBody: { required: true, content: { "application/json": { schema: schemas.add(row.payload) } } } }
+  const payload = schemas.add(row.payload)
+  if (row.upload === undefined) return { requestBody: { required: true, content: { "application/json": { schema: payload } } } }
+  const files = { type: "object", properties: { [row.upload]: { type: "array", items: { type: "string", format: "binary" }, description: "After all fields" } } }
+  return { requestBody: { required: true, content: { "multipart/form-data": { schema: { allOf: [payload, files] } } } } }
 }
 
 const describe = (row: Row): string =>

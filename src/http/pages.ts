@@ -1,15 +1,18 @@
 /**
- * The gateway's own routes, in no dialect: index page, health, readiness, metrics,
- * OpenAPI documents and their viewer. They need no credential and touch no store,
- * so they answer when nothing else does; what can't change is rendered once.
+ * The gateway's own routes, in no dialect: index page, chat page, health,
+ * readiness, metrics, OpenAPI documents and their viewer. They need no credential
+ * and touch no store, so they answer when nothing else does; what can't change is
+ * rendered once. Only the demo's key is a secret: see `demoKey`.
  */
-import { readFileSync } from "node:fs"
+import { existsSync, readFileSync } from "node:fs"
 import { createRequire } from "node:module"
 import { dirname, join } from "node:path"
 import type { Settings } from "../config.ts"
 import type { Readiness } from "../kernel/Readiness.ts"
 import type { Header } from "../kernel/Relay.ts"
 import { registry } from "../telemetry/Metrics.ts"
+import { chatPage } from "../web/chatPage.ts"
+import { chatScript } from "../web/chatScript.ts"
 import { docsPage, docsScript, docsStyle } from "../web/docsPage.ts"
 import { icon } from "../web/icon.ts"
 import { indexPage } from "../web/indexPage.ts"
@@ -35,11 +38,28 @@ export interface PagesParts {
 
 type Answer = (exchange: Exchange) => void
 
-const page = (id: string, path: string, answer: Answer): RouteEntry<Target> => ({
-  method: "GET",
+const page = (id: string, path: string, answer: Answer, method: "GET" | "POST" = "GET"): RouteEntry<Target> => ({
+  method,
   path,
   target: { dialect: undefined, meter: new RowMeter(`page.${id}`), serve: answer }
 })
+
+/** Beside the program, where the build put it. */
+const sdkForBrowsers = new URL("./chatClient.js", import.meta.url)
+
+const loopbackHost = /^(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?$/
+
+/**
+ * The demo's key, for the gateway's own page in a browser on this machine and for nobody else. A page of another origin
+ * names that origin; one whose name was bent to this machine (DNS rebinding) names a host that is not loopback.
+ */
+const demoKey = ({ demo, dataDir }: Settings): Answer => (exchange) => {
+  const { host, origin } = exchange.head
+  const file = join(dataDir, "demo.json")
+  if (!demo || !loopbackHost.test(host) || origin !== `http://${host}` || !existsSync(file)) return exchange.sendRendered({ status: 404, body: { detail: "There is nothing at this path" } })
+  const { api_key } = JSON.parse(readFileSync(file, "utf8")) as { readonly api_key: string }
+  exchange.sendRendered({ status: 200, headers: [["cache-control", "no-store"]], body: { api_key } })
+}
 
 const nosniff: Header = ["x-content-type-options", "nosniff"]
 
@@ -79,6 +99,7 @@ export const pagesOf = ({ settings, dialects, version, readiness, isDraining, fl
     const now = readinessNow()
     exchange.sendRendered({ status: now.ready ? 200 : 503, body: now })
   }
+  const chat = chatPage(settings.demo)
   const facts = { publicUrl: settings.publicUrl, demo: settings.demo, version, dialects }
   const metrics: Answer = (exchange) => {
     flush()
@@ -92,6 +113,10 @@ export const pagesOf = ({ settings, dialects, version, readiness, isDraining, fl
     page("index_script", "/index.js", fixed("text/javascript; charset=utf-8", () => indexScript)),
     page("reset", "/password-reset", (exchange) => sendPage(exchange, resetPage)),
     page("reset_script", "/password-reset.js", fixed("text/javascript; charset=utf-8", () => resetScript)),
+    page("chat", "/chat", (exchange) => sendPage(exchange, chat)),
+    page("chat_script", "/chat/chat.js", fixed("text/javascript; charset=utf-8", () => chatScript)),
+    page("chat_client", "/chat/client.js", fixed("text/javascript; charset=utf-8", () => readFileSync(sdkForBrowsers))),
+    page("chat_demo_key", "/chat/demo-key", demoKey(settings), "POST"),
     page("icon", "/icon.svg", fixed("image/svg+xml", () => icon)),
     page("health", "/health", (exchange) => exchange.sendRendered({ status: 200, body: { status: "ok" } })),
     page("ready", "/ready", ready),

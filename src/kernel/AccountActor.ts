@@ -15,7 +15,7 @@ import { Context, Data, Effect, Layer } from "effect"
 import { type AskError, Directory } from "../actor/Directory.ts"
 import { Placement } from "../actor/Placement.ts"
 import { Config, limits } from "../config.ts"
-import type { Account, Subject } from "../domain/account.ts"
+import type { Account, Subject, SubjectId } from "../domain/account.ts"
 import { NotCommitted, type NotFound, OutcomeUnknown, type StoreUnavailable } from "../domain/errors.ts"
 import type { AccountId, HoldId } from "../domain/ids.ts"
 import { type Decided, adopt, decide, placeHold } from "../domain/ledger.ts"
@@ -58,6 +58,9 @@ export class Accounts extends Context.Service<Accounts, {
   readonly writable: () => boolean
   /** Called after each activation, before any command of it. */
   readonly onActivated: (listener: (account: Account) => void) => void
+  /** Tells everybody who listens that the subject may not be admitted any more. Called in the turn that decided it. */
+  readonly revoked: (subjectId: SubjectId) => void
+  readonly onRevoked: (listener: (subjectId: SubjectId) => void) => void
   readonly forget: (id: AccountId) => void
   readonly forgetAll: () => void
   readonly passivateIdle: (nowMs: number) => number
@@ -71,6 +74,7 @@ export class Accounts extends Context.Service<Accounts, {
 
     const givenUp = new Map<AccountId, Account>()
     const activated: Array<(account: Account) => void> = []
+    const onRevoked: Array<(subjectId: SubjectId) => void> = []
     const directory = new Directory<AccountId, Account, NotFound | StoreUnavailable>({
       name: "account",
       load: (id) => activateAccount(id).pipe(
@@ -135,6 +139,8 @@ export class Accounts extends Context.Service<Accounts, {
       },
       writable: () => committer.available(),
       onActivated: (listener) => { activated.push(listener) },
+      revoked: (subjectId) => { for (const listener of onRevoked) listener(subjectId) },
+      onRevoked: (listener) => { onRevoked.push(listener) },
       forget: (id) => directory.forget(id),
       forgetAll: () => directory.forgetAll(),
       passivateIdle: (nowMs) => directory.passivateIdle(nowMs)

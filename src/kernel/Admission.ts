@@ -5,10 +5,10 @@
  * same way.
  */
 import { Context, Effect, Layer } from "effect"
-import { limits } from "../config.ts"
+import { Config, limits } from "../config.ts"
 import { type Account, type Subject } from "../domain/account.ts"
-import { type GatewayError, Unauthenticated } from "../domain/errors.ts"
-import { callsInWindow, untilEmptyMs } from "../domain/rateLimit.ts"
+import { type GatewayError, RateLimited, Unauthenticated } from "../domain/errors.ts"
+import { type RateWindow, callsInWindow, makeRateWindow, takeCall, untilEmptyMs, untilNextCallMs } from "../domain/rateLimit.ts"
 import { type Need as SubjectNeed, admitSubject } from "../domain/subject.ts"
 import { Accounts } from "./AccountActor.ts"
 import type { Caller } from "./Caller.ts"
@@ -38,10 +38,37 @@ export class Admission extends Context.Service<Admission, {
   readonly admitNow: (authorization: string, need: Need, nowMs: number) => Decision | undefined
   /** The same after looking up the credential and activating the account. */
   readonly admit: (authorization: string, need: Need) => Effect.Effect<Decision>
+  /** One more call of a caller that was admitted before, e.g. over its open socket. Counts it in the window. */
+  readonly again: (caller: Caller, need: Need) => Effect.Effect<void, GatewayError>
 }>()("tollgate/kernel/Admission") {
   static readonly layer = Layer.effect(Admission, Effect.gen(function*() {
     const accounts = yield* Accounts
     const credentials = yield* Credentials
+    const settings = yield* Config
+    const windows = new Map<string, RateWindow>()
+    /** An account that is gone has taken its credentials with it. */
+    const decide = (caller: Caller, need: Need): Effect.Effect<Decision, GatewayError> =>
+      accounts.ask(caller.accountId, (account, nowMs) => decision(account, caller, need, nowMs)).pipe(
+        Effect.catchTag("NotFound", () => Effect.fail(new Unauthenticated({ reason: "revoked" })))
+      )
+    const prove = (authorization: string, need: Need): Effect.Effect<Caller, GatewayError> => need.auth !== "loginOrKeyOrAgent"
+      ? credentials.prove(authorization)
+      : credentials.prove(authorization).pipe(Effect.catchTag("Unauthenticated", (refused) => credentials.proveAgent(authorization).pipe(
+        Effect.catchTag("Unauthenticated", () => Effect.fail(refused))
+      )))
+    /** An agent has a window of its own: it must not use up that of the caller whose token it shows. */
+    const agentsDecision = (caller: Caller): Decision => {
+      const nowMs = Date.now()
+      if (windows.size >= limits.agentCacheEntries && !windows.has(caller.subjectId)) windows.delete(windows.keys().next().value!)
+      const window = windows.get(caller.subjectId) ?? makeRateWindow()
+      windows.set(caller.subjectId, window)
+      const isAdmitted = takeCall(window, settings.keyRateLimitDefault, nowMs)
+      const rate = rateOf({ limit: settings.keyRateLimitDefault, window }, nowMs)
+      return isAdmitted ? { caller, rate, error: undefined } : {
+        caller: undefined, rate,
+        error: new RateLimited({ limit: rate.limit, windowMs: limits.rateWindowMs, retryAfterMs: untilNextCallMs(window, rate.limit, nowMs) })
+      }
+    }
     return Admission.of({
       admitNow: (authorization, need, nowMs) => {
         const caller = credentials.known(authorization)
@@ -51,10 +78,12 @@ export class Admission extends Context.Service<Admission, {
       },
       admit: (authorization, need) => Effect.gen(function*() {
         if (authorization === "") return refusal(new Unauthenticated({ reason: "missing" }))
-        const caller = credentials.known(authorization) ?? (yield* credentials.prove(authorization))
+        const caller = credentials.known(authorization) ?? (yield* prove(authorization, need))
+        if (caller.kind === "agent") return agentsDecision(caller)
         if (caller.dialect !== undefined && caller.dialect !== need.dialect) return refusal(new Unauthenticated({ reason: "wrong_dialect" }))
-        return yield* accounts.ask(caller.accountId, (account, nowMs) => decision(account, caller, need, nowMs))
-      }).pipe(Effect.catch((error) => Effect.succeed(refusal(error._tag === "NotFound" ? new Unauthenticated({ reason: "revoked" }) : error))))
+        return yield* decide(caller, need)
+      }).pipe(Effect.catch((error) => Effect.succeed(refusal(error)))),
+      again: (caller, need) => decide(caller, need).pipe(Effect.flatMap(({ error }) => error === undefined ? Effect.void : Effect.fail(error)))
     })
   }))
 }
@@ -69,7 +98,7 @@ const decision = (account: Account, caller: Caller, need: Need, nowMs: number): 
   return { caller: error === undefined ? caller : undefined, rate: rateOf(subject, nowMs), error }
 }
 
-const rateOf = (subject: Subject, nowMs: number): Rate => ({
+const rateOf = (subject: Pick<Subject, "limit" | "window">, nowMs: number): Rate => ({
   limit: subject.limit,
   remaining: Math.max(0, subject.limit - callsInWindow(subject.window, nowMs)),
   // The window may keep a call up to a second longer than it must; the header names the window.

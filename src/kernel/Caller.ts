@@ -10,7 +10,8 @@ export type SubjectId = KeyId | UserId
 
 export interface Caller {
   readonly accountId: AccountId
-  readonly kind: "key" | "login"
+  /** `agent`: an agent that shows the token it was called with; it may read `session` and nothing else. */
+  readonly kind: "key" | "login" | "agent"
   /** Of a key, the dialect that issued it; a login is good for its own dialect's rows only by their `auth`. */
   readonly dialect: string | undefined
   readonly subjectId: SubjectId
@@ -18,4 +19,5 @@ export interface Caller {
   readonly loginId: LoginId | undefined
   /** When the credential itself ends (a login's access token), in epoch milliseconds. */
   readonly expiresAtMs: number
+  readonly session?: string
 }

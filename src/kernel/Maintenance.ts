@@ -1,6 +1,6 @@
 /**
  * What a node does on its own: expired holds are released, idle accounts leave
- * memory, the database is kept up, the books are proved, and what a crash leaves
+ * memory, chat sessions are swept, the database is kept up, the books are proved, and what a crash leaves
  * unpaid is counted. No step may fail the node; what fails is logged and tried
  * again at the next turn.
  *
@@ -19,8 +19,9 @@ import { keepUp } from "../store/Upkeep.ts"
 import { log } from "../telemetry/log.ts"
 import { gauge, metrics } from "../telemetry/Metrics.ts"
 import { Accounts } from "./AccountActor.ts"
+import { Chat } from "./chat/Chat.ts"
 import { Holds } from "./Holds.ts"
-import { newId } from "./Ids.ts"
+import { Node } from "./Node.ts"
 
 const holdSweepMs = 1_000
 const upkeepMs = 600_000
@@ -49,18 +50,21 @@ export const layerMaintenance = Layer.effectDiscard(Effect.gen(function*() {
     for (const { accountId, holdId } of holds.expired(Date.now())) accounts.release(accountId, holdId)
   }))
   yield* every(limits.passivateSweepMs, "passivation", Effect.sync(() => accounts.passivateIdle(Date.now())))
-  yield* every(upkeepMs, "database upkeep", run((sql) => keepUp(sql, Date.now(), settings.usageRetentionDays)).pipe(Effect.repeat({ while: (more) => more })))
+  yield* every(upkeepMs, "database upkeep", run((sql) => keepUp(sql, Date.now(), settings)).pipe(Effect.repeat({ while: (more) => more })))
   yield* every(booksMs, "proof of the books", imbalance.pipe(Effect.map((found) => {
     lastImbalance = Number(found)
     if (found !== 0n) log.fatal({ microusd: String(found) }, "the books don't balance")
   })))
   yield* countLostCalls
+  const chat = yield* Chat
+  yield* every(limits.chatSweepMs, "sweep of chat sessions", Effect.sync(chat.sweep))
+  yield* every(limits.chatBeatMs, "care of chat sessions that nodes left", chat.beat)
 }))
 
 const countLostCalls = Effect.gen(function*() {
   const holds = yield* Holds
   const { run } = yield* Postgres
-  const nodeId = newId<string>()
+  const { id: nodeId } = yield* Node
   /** Whether the database may have a row of this node. */
   let noted = false
   let seen: Beats = new Map()

@@ -15,13 +15,18 @@
  * that is refused or in doubt is decided again on the re-activated account,
  * which knows whether the order is still pending. On the same node an order
  * outlives re-activations: `running` tells it from an orphan.
+ *
+ * An order with files is created when its form has begun, and answered when the
+ * form is complete. A form that breaks off or is refused on the way fails its
+ * order, and is refused when the refund is durable; when the agent has completed
+ * the order without the rest of its form, it stands.
  */
-import { Context, Effect, Layer, Schedule } from "effect"
+import { Context, Effect, Fiber, Layer, Schedule } from "effect"
 import { createHash } from "node:crypto"
 import { limits } from "../config.ts"
 import type { Account, PendingOrder } from "../domain/account.ts"
 import { type Agent, isCallable, splitOf } from "../domain/agent.ts"
-import { AgentPaused, BodyTooLarge, type BudgetExceeded, Draining, InputNotAccepted, type InsufficientCredits, NotFound, Overloaded, StoreUnavailable } from "../domain/errors.ts"
+import { AgentPaused, BodyTooLarge, type BudgetExceeded, Draining, type GatewayError, InputNotAccepted, type InsufficientCredits, NotFound, Overloaded, StoreUnavailable } from "../domain/errors.ts"
 import type { AccountId, OrderId, TransactionId } from "../domain/ids.ts"
 import { decide, isRefusal } from "../domain/ledger.ts"
 import type { OrderAnswer } from "../domain/order.ts"
@@ -37,7 +42,8 @@ import type { Caller } from "./Caller.ts"
 import { newId } from "./Ids.ts"
 import { type IdempotentCall, idempotencyRows } from "./Idempotency.ts"
 import { Ledger } from "./Ledger.ts"
-import { OrderRun } from "./OrderRun.ts"
+import { OrderRun, type Ran, promptBody } from "./OrderRun.ts"
+import { OrderUpload, type UploadedFiles } from "./OrderUpload.ts"
 import type { Header } from "./Relay.ts"
 
 export type OrderView = StoredOrder
@@ -53,9 +59,16 @@ export interface NewOrder {
 
 export type OrderError = AccountError | CommitError | StoreUnavailable | AgentPaused | InsufficientCredits | BudgetExceeded | InputNotAccepted | BodyTooLarge | Overloaded | Draining
 
+interface Reserved {
+  readonly order: PendingOrder
+  readonly view: OrderView
+}
+
 export class Orders extends Context.Service<Orders, {
   /** Durable when answered; the agent is asked afterwards. */
   readonly create: (caller: Caller, wanted: NewOrder, idempotency: IdempotentCall | undefined) => Effect.Effect<OrderView, OrderError>
+  /** The price is durable before the agent is asked; answered when the form is complete. Any error leaves nothing charged. */
+  readonly createWithFiles: (caller: Caller, wanted: NewOrder, files: UploadedFiles, idempotency: IdempotentCall | undefined) => Effect.Effect<OrderView, GatewayError>
   readonly get: (caller: Caller, id: string) => Effect.Effect<OrderView, NotFound | StoreUnavailable>
   readonly list: (caller: Caller, query: { readonly status: OrderStatus | undefined; readonly limit: number; readonly after: string | undefined }) =>
     Effect.Effect<ReadonlyArray<OrderView>, StoreUnavailable>
@@ -101,15 +114,15 @@ export class Orders extends Context.Service<Orders, {
       }
     })
 
-    const run = (accountId: AccountId, order: PendingOrder, agent: Agent, { prompt, trace }: NewOrder): void => {
-      Effect.runFork(orderRun.ask(agent, accountId, order.id, prompt, trace).pipe(
-        Effect.flatMap(({ answer, status }) => finish(accountId, order, agent, answer, status)),
+    /** `ran` is how it comes to its end. */
+    const run = (accountId: AccountId, order: PendingOrder, agent: Agent, ran: Effect.Effect<Ran>): Fiber.Fiber<Ran> =>
+      Effect.runFork(ran.pipe(
+        Effect.tap(({ answer, status }) => finish(accountId, order, agent, answer, status)),
         Effect.ensuring(Effect.sync(() => ended(order.id)))
       ))
-    }
 
     const reserve = (caller: Caller, wanted: NewOrder, agent: Agent, idempotency: IdempotentCall | undefined) =>
-      accounts.act(caller.accountId, (account, nowMs): Effect.Effect<OrderView, CommitError | InsufficientCredits | BudgetExceeded | Overloaded> => {
+      ledger.withEarnings(caller.accountId, accounts.act(caller.accountId, (account, nowMs): Effect.Effect<Reserved, CommitError | InsufficientCredits | BudgetExceeded | Overloaded> => {
         if (account.orders.size >= limits.ordersRunningPerAccountMax) return Effect.fail(new Overloaded({ what: "orders running", retryAfterMs: 1_000 }))
         const order: PendingOrder = {
           id: newId<OrderId>(), subjectId: caller.subjectId, agentId: agent.id, agent: agent.ticker, amount: agent.price, createdAtMs: nowMs
@@ -129,23 +142,41 @@ export class Orders extends Context.Service<Orders, {
             // Of unknown outcome: if it was durable after all, the next activation finds and refunds it.
             accounts.forget(caller.accountId)
           })),
-          Effect.map(() => {
-            run(caller.accountId, order, agent, wanted)
-            return view
-          })
+          Effect.as({ order, view })
         )
-      })
+      }))
+
+    /** The agent, when orders are taken at all and by it. */
+    const callable = Effect.fnUntraced(function*(wanted: NewOrder) {
+      if (draining) return yield* new Draining({ retryAfterMs: 1_000 })
+      if (!accounts.writable()) return yield* new StoreUnavailable({ retryAfterMs: 1_000 })
+      const agent = yield* agents.find(wanted.agent)
+      return isCallable(agent) ? agent : yield* new AgentPaused({ agent: agent.ticker })
+    })
 
     return Orders.of({
       create: Effect.fn("Orders.create")(function*(caller, wanted, idempotency) {
-        if (draining) return yield* new Draining({ retryAfterMs: 1_000 })
-        if (!accounts.writable()) return yield* new StoreUnavailable({ retryAfterMs: 1_000 })
-        const agent = yield* agents.find(wanted.agent)
-        if (!isCallable(agent)) return yield* new AgentPaused({ agent: agent.ticker })
+        const agent = yield* callable(wanted)
         if (agent.manifest?.input?.type === "multipart") return yield* new InputNotAccepted({ wanted: "multipart" })
         const bytesMax = agent.manifest?.input?.max_size_bytes ?? Infinity
         if (Buffer.byteLength(wanted.prompt) > bytesMax) return yield* new BodyTooLarge({ bytesMax })
-        return yield* ledger.withEarnings(caller.accountId, reserve(caller, wanted, agent, idempotency))
+        const { order, view } = yield* reserve(caller, wanted, agent, idempotency)
+        run(caller.accountId, order, agent, orderRun.ask(agent, caller.accountId, order.id, promptBody(wanted.prompt), wanted.trace))
+        return view
+      }),
+      createWithFiles: Effect.fn("Orders.createWithFiles")(function*(caller, wanted, files, idempotency) {
+        const agent = yield* callable(wanted)
+        const upload = new OrderUpload(agent)
+        const refusal = upload.refusal(wanted.prompt, files.begun)
+        if (refusal !== undefined) return yield* refusal
+        const { order, view } = yield* reserve(caller, wanted, agent, idempotency)
+        const asked = orderRun.ask(agent, caller.accountId, order.id, upload, wanted.trace)
+        const running = run(caller.accountId, order, agent, Effect.raceFirst(asked, upload.brokenOff))
+        upload.start(wanted.prompt, files)
+        const error = yield* Effect.promise(() => upload.received)
+        if (error === undefined) return view
+        const { answer } = yield* Fiber.join(running)
+        return answer._tag === "completed" ? view : yield* error
       }),
       get: (caller, id) => findOrder(caller.accountId, id).pipe(
         Effect.provideService(Postgres, postgres),

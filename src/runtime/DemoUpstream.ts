@@ -5,11 +5,13 @@
  *
  * An agent is a pure function of the prompt; the same prompt gets the same
  * answer. The prompt is the body's `prompt`, or the whole body as text when it
- * is no such JSON. Nothing is kept between calls. Bodies end at 1 MiB. Not a
- * place for credentials: it reads no header.
+ * is no such JSON. Who asks for an event stream, as a chat does, gets the answer
+ * word by word. Nothing is kept between calls. Bodies end at 1 MiB. Not a place
+ * for credentials: of the headers it reads `accept` alone.
  */
 import { type IncomingMessage, type ServerResponse, createServer } from "node:http"
 import type { AddressInfo } from "node:net"
+import { setTimeout as sleep } from "node:timers/promises"
 
 export interface DemoUpstream {
   readonly port: number
@@ -23,6 +25,8 @@ const bodyBytesMax = 1024 * 1024
 /** A summary reads this much: a bigger text must not hold the gateway's own thread. */
 const summaryCharsMax = 20_000
 const summarySentences = 3
+const piecesMax = 80
+const pieceMs = 25
 /** Longer than an idle connection is kept by the caller's pool, so that it never sends into a closing one. */
 const keepAliveMs = 65_000
 
@@ -50,7 +54,21 @@ const answer = async (request: IncomingMessage, response: ServerResponse): Promi
   if (request.method !== "POST") return send(response, 405, { error: "POST a prompt" }, { allow: "POST" })
   const body = await read(request)
   if (body === undefined) return send(response, 413, { error: "the body is longer than 1 MiB" })
-  send(response, 200, { output: agent(promptOf(body)) })
+  const output = agent(promptOf(body))
+  if (request.headers.accept?.includes("text/event-stream") !== true) return send(response, 200, { output })
+  await stream(response, output)
+}
+
+/** As a language model would: in pieces of some words, the whole within some two seconds. */
+const stream = async (response: ServerResponse, output: string): Promise<void> => {
+  const words = output.match(/\s*\S+\s*$|\s*\S+/g) ?? [output]
+  const wordsPerPiece = Math.ceil(words.length / piecesMax)
+  response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-store" })
+  for (let at = 0; at < words.length && !response.destroyed; at += wordsPerPiece) {
+    if (at > 0) await sleep(pieceMs)
+    response.write(`data: ${JSON.stringify({ choices: [{ delta: { content: words.slice(at, at + wordsPerPiece).join("") } }] })}\n\n`)
+  }
+  response.end("data: [DONE]\n\n")
 }
 
 const send = (response: ServerResponse, status: number, body: object, headers: Record<string, string> = {}): void => {

@@ -15,6 +15,8 @@ export interface ListedAgent {
   readonly agent: Agent
   readonly calls: bigint
   readonly revenue: bigint
+  /** Chat turns that buyers cancelled today (UTC) after it had begun to answer; for its owner only. */
+  readonly lateCancelsToday?: number
 }
 
 export type AgentSort = "trending" | "revenue" | "new"
@@ -39,9 +41,11 @@ const selectByName = (sql: Sql, name: string) => isUuid.test(name)
   : sql<Array<Row & { calls: bigint | null; cost: bigint | null }>>`
       select a.*, t.calls, t.cost from agents a left join agent_totals t on t.agent_id = a.id where a.ticker = ${name.toUpperCase()}`
 
-const selectPage = (sql: Sql, query: AgentQuery) => sql<Array<Row & { calls: bigint; cost: bigint; figure: bigint }>>`
+const selectPage = (sql: Sql, query: AgentQuery) => sql<Array<Row & { calls: bigint; cost: bigint; figure: bigint; late_cancels: number | null }>>`
   select * from (
     select a.*, coalesce(t.calls, 0) as calls, coalesce(t.cost, 0) as cost,
+      ${query.ownerId === undefined ? sql`null::int`
+        : sql`coalesce((select sum(l.cancels) from late_cancels l where l.agent_id = a.id and l.day = (now() at time zone 'utc')::date), 0)::int`} as late_cancels,
       ${query.sort === "trending"
         ? sql`coalesce((select sum(h.calls) from usage_hourly_by_agent h where h.agent_id = a.id and h.hour > now() - interval '24 hours'), 0)::bigint`
         : query.sort === "revenue" ? sql`coalesce(t.cost, 0)` : sql`0::bigint`} as figure
@@ -68,5 +72,7 @@ export const findAgent = (name: string): Effect.Effect<ListedAgent | undefined, 
 
 export const listAgents = (query: AgentQuery): Effect.Effect<ReadonlyArray<ListedAgent & { readonly figure: bigint }>, StoreUnavailable, Postgres> =>
   Postgres.use(({ run }) => run((sql) => selectPage(sql, query))).pipe(
-    Effect.map((rows) => rows.map((row) => ({ agent: agentOf(row), calls: row.calls, revenue: row.cost, figure: row.figure })))
+    Effect.map((rows) => rows.map((row) => ({
+      agent: agentOf(row), calls: row.calls, revenue: row.cost, figure: row.figure, ...(row.late_cancels === null ? {} : { lateCancelsToday: row.late_cancels })
+    })))
   )

@@ -90,12 +90,12 @@ const balances: ReadonlyArray<Check> = [
 ]
 
 /** The order's own transactions are its reserve and, for one that ended, this ending; and no other. */
-const orderCheck = (name: string, status: string, ending: string): Check => ({
+const orderCheck = (name: string, which: string, ending: string): Check => ({
   name,
   findings: `
     select o.id::text, format('amount %s, transactions: %s', o.amount, coalesce(string_agg(format('%s %s', t.type, t.available + t.reserved + t.earned), ', ' order by t.id), 'none')) as detail
     from orders o left join transactions t on t.order_id = o.id
-    where o.status = '${status}'
+    where ${which}
     group by o.id
     having count(t.id) <> ${ending === "" ? 1 : 2}
         or count(*) filter (where t.type = 'reserve' and t.account_id = o.account_id and t.available = -o.amount and t.reserved = o.amount) <> 1
@@ -103,9 +103,9 @@ const orderCheck = (name: string, status: string, ending: string): Check => ({
 })
 
 const orders: ReadonlyArray<Check> = [
-  orderCheck("every completed order was reserved once, completed once and not refunded", "completed", "t.type = 'complete' and t.available = 0 and t.fee = o.fee"),
-  orderCheck("every failed order was reserved once and refunded once", "failed", "t.type = 'refund' and t.available = o.amount"),
-  orderCheck("every pending order was reserved once and nothing else", "pending", ""),
+  orderCheck("every completed order was reserved once, completed once and not refunded", "o.status = 'completed' and o.session_id is null", "t.type = 'complete' and t.available = 0 and t.fee = o.fee"),
+  orderCheck("every failed order was reserved once and refunded once", "o.status = 'failed'", "t.type = 'refund' and t.available = o.amount"),
+  orderCheck("every pending order was reserved once and nothing else", "o.status = 'pending'", ""),
   {
     name: "every reserve, completion and refund belongs to an order",
     findings: `
@@ -119,6 +119,47 @@ const orders: ReadonlyArray<Check> = [
       from accounts a
       full join (select account_id, sum(amount) as amount from orders where status = 'pending' group by account_id) o on o.account_id = a.id
       where coalesce(a.reserved, 0) <> coalesce(o.amount, 0)`
+  }
+]
+
+/** A chat turn is an order that was charged when it ended, and never reserved. */
+const chat: ReadonlyArray<Check> = [
+  {
+    name: "every chat turn was charged its amount, once, or nothing when it is free",
+    findings: `
+      select o.id::text, format('amount %s, transactions: %s', o.amount, coalesce(string_agg(format('%s %s', t.type, t.available), ', ' order by t.id), 'none')) as detail
+      from orders o left join transactions t on t.order_id = o.id
+      where o.session_id is not null
+      group by o.id
+      having count(t.id) <> case o.amount when 0 then 0 else 1 end
+          or count(t.id) <> count(*) filter (where t.type = 'charge' and t.available = -o.amount and t.reserved = 0 and t.fee = o.fee)`
+  },
+  {
+    name: "every charge that names an order belongs to a completed chat turn of its account, agent and payer",
+    findings: `
+      select t.id::text, 'charge of order ' || t.order_id as detail from transactions t
+      where t.type = 'charge' and t.order_id is not null and not exists (
+        select from orders o
+        where o.id = t.order_id and o.session_id is not null and o.status = 'completed'
+          and o.account_id = t.account_id and o.agent_id = t.agent_id and o.subject_id = t.subject_id)`
+  },
+  {
+    name: "every chat turn belongs to a session of its account and agent",
+    findings: `
+      select o.id::text, 'session ' || o.session_id as detail from orders o
+      where o.session_id is not null and not exists (
+        select from sessions s where s.id = o.session_id and s.account_id = o.account_id and s.agent_id = o.agent_id)`
+  },
+  {
+    name: "every session counts and sums its turns, which are numbered without a hole",
+    findings: `
+      select s.id, format('%s messages, turns %s, numbers %s to %s; consumed %s, turns %s', s.message_count, t.turns, t.first, t.last, s.consumed, t.amount) as detail
+      from sessions s
+      left join (
+        select session_id, count(*) as turns, count(distinct message_index) as numbers, min(message_index) as first, max(message_index) as last, sum(amount) as amount
+        from orders where session_id is not null group by session_id
+      ) t on t.session_id = s.id
+      where s.message_count <> coalesce(t.turns, 0) or s.consumed <> coalesce(t.amount, 0) or t.numbers <> t.turns or t.first <> 1 or t.last <> t.turns`
   }
 ]
 
@@ -156,7 +197,7 @@ const usage: ReadonlyArray<Check> = [
     findings: `
       select u.id::text, format('costs %s, charged %s times', min(u.cost), count(t.id)) as detail from usage u
       left join transactions t on t.id = u.id and t.account_id = u.account_id and t.agent_id = u.agent_id and t.subject_id = u.subject_id
-        and (t.type = 'charge' and t.available = -u.cost or u.call = 'order' and t.type = 'complete' and t.reserved = -u.cost)
+        and (t.type = 'charge' and t.available = -u.cost and (u.call = 'chat') = (t.order_id is not null) or u.call = 'order' and t.type = 'complete' and t.reserved = -u.cost)
       where u.cost <> 0 group by u.id having count(t.id) <> 1 or min(u.cost) < 0`
   },
   {
@@ -214,7 +255,7 @@ const keys: ReadonlyArray<Check> = [
   }
 ]
 
-const checks: ReadonlyArray<Check> = [...balances, ...orders, ...usage, ...keys]
+const checks: ReadonlyArray<Check> = [...balances, ...orders, ...chat, ...usage, ...keys]
 
 /** Runs every check on one moment of the database. Changes nothing. Fails only when the database can't be read. */
 export const audit = (sql: Sql): Promise<ReadonlyArray<CheckResult>> =>

@@ -5,7 +5,7 @@
 import type { BudgetChange, CallKind, SubjectId, Transaction } from "../domain/account.ts"
 import type { Agent } from "../domain/agent.ts"
 import type { Credits } from "../domain/credits.ts"
-import type { AccountId, AgentId, KeyId, OrderId, Token } from "../domain/ids.ts"
+import type { AccountId, AgentId, KeyId, OrderId, SessionId, Token } from "../domain/ids.ts"
 
 export interface UsageRow {
   /** Of a charged call, the id of its transaction. */
@@ -40,6 +40,49 @@ export interface OrderResult {
   readonly outputText: string | undefined
   readonly error: string | undefined
   readonly completedAtMs: number
+}
+
+export interface SessionRow {
+  readonly id: SessionId
+  readonly subjectId: SubjectId
+  readonly agentId: AgentId
+  readonly nodeId: string
+  /** Of each of its turns. */
+  readonly price: Credits
+  readonly startedAtMs: number
+}
+
+/** A chat turn that ended well: an order of its session, charged by a transaction of the same request unless it is free. */
+export interface TurnRow {
+  readonly id: OrderId
+  readonly sessionId: SessionId
+  /** Refused when the session is closed, or belongs to a later term. */
+  readonly term: bigint
+  readonly subjectId: SubjectId
+  readonly agentId: AgentId
+  readonly messageId: string | undefined
+  /** 1 for the session's first. */
+  readonly messageIndex: number
+  readonly prompt: string
+  readonly amount: Credits
+  readonly fee: Credits
+  readonly outputHash: string
+  readonly outputText: string
+  readonly createdAtMs: number
+  readonly completedAtMs: number
+}
+
+export interface ClosedSessionRow {
+  readonly id: SessionId
+  readonly reason: string
+  /** Of the letter that brings the receipt; `undefined` when none is to be sent. */
+  readonly letterId: string | undefined
+  readonly atMs: number
+}
+
+export interface LateCancelRow {
+  readonly agentId: AgentId
+  readonly atMs: number
 }
 
 export interface KeyRow {
@@ -83,6 +126,10 @@ export interface CommitRows {
   readonly usage?: ReadonlyArray<UsageRow>
   readonly orders?: ReadonlyArray<OrderRow>
   readonly finished?: ReadonlyArray<OrderResult>
+  readonly sessions?: ReadonlyArray<SessionRow>
+  readonly turns?: ReadonlyArray<TurnRow>
+  readonly closedSessions?: ReadonlyArray<ClosedSessionRow>
+  readonly lateCancels?: ReadonlyArray<LateCancelRow>
   readonly keys?: ReadonlyArray<KeyRow>
   readonly revoked?: ReadonlyArray<{ readonly id: KeyId; readonly atMs: number }>
   readonly agents?: ReadonlyArray<Agent>

@@ -12,7 +12,7 @@
 import type { SubjectId, Transaction, TransactionType } from "../domain/account.ts"
 import type { Agent } from "../domain/agent.ts"
 import type { Credits } from "../domain/credits.ts"
-import type { AccountId, AgentId, OrderId, TransactionId } from "../domain/ids.ts"
+import type { AccountId, AgentId, OrderId, SessionId, TransactionId } from "../domain/ids.ts"
 import type { Sql } from "./Postgres.ts"
 
 export interface Booked extends Transaction {
@@ -32,9 +32,14 @@ export interface Payer {
 export type Terms = Pick<Agent, "id" | "ownerId" | "dialect" | "ticker" | "name" | "price" | "status" | "suspended">
 /** `price` is undefined where it was changed and not recorded. */
 export interface Price { readonly at: Date; readonly price: Credits | undefined }
+/** Of a chat turn. Without a row of its session there is neither account nor agent nor time. */
+export interface TurnOf {
+  readonly id: SessionId; readonly messageIndex: number; readonly accountId: AccountId | undefined; readonly agentId: AgentId | undefined; readonly startedAt: Date | undefined
+}
 export interface StoredOrder {
   readonly id: OrderId; readonly accountId: AccountId; readonly subjectId: SubjectId; readonly agentId: AgentId; readonly status: string; readonly paymentMethod: string
   readonly amount: Credits; readonly fee: Credits; readonly error: string | undefined; readonly createdAt: Date; readonly completedAt: Date | undefined
+  readonly session: TurnOf | undefined
   readonly transactions: ReadonlyArray<{ readonly id: TransactionId; readonly type: TransactionType }>
 }
 export interface StoredUsage {
@@ -99,10 +104,14 @@ const selectPrices = (sql: Sql, { id, ownerId }: Terms) => sql<Array<{ at: Date;
   where account_id = ${ownerId} and target = ${id} and (action = 'agent.create' or action = 'agent.update' and details -> 'fields' ? 'price')
   order by created_at, id`
 
-const selectOrder = (sql: Sql, id: OrderId) => sql<Array<Omit<StoredOrder, "transactions">>>`
+const selectOrder = (sql: Sql, id: OrderId) => sql<Array<Omit<StoredOrder, "transactions" | "session">>>`
   select id, account_id as "accountId", subject_id as "subjectId", agent_id as "agentId", status, payment_method as "paymentMethod", amount, fee, error,
          created_at as "createdAt", completed_at as "completedAt"
   from orders where id = ${id}`
+
+const selectSessionOf = (sql: Sql, id: OrderId) => sql<Array<{ id: SessionId; message_index: number; account_id: AccountId | null; agent_id: AgentId | null; started_at: Date | null }>>`
+  select o.session_id as id, o.message_index, s.account_id, s.agent_id, s.started_at
+  from orders o left join sessions s on s.id = o.session_id where o.id = ${id} and o.session_id is not null`
 
 const selectOrderTransactions = (sql: Sql, id: OrderId) => sql<Array<{ id: TransactionId; type: TransactionType }>>`
   select id, type from transactions where order_id = ${id} order by created_at, id`
@@ -147,9 +156,19 @@ const bookedOf = (row: TransactionRow): Booked => ({
   atMs: row.created_at.getTime()
 })
 
+const readSessionOf = async (sql: Sql, id: OrderId): Promise<TurnOf | undefined> => {
+  const [row] = await selectSessionOf(sql, id)
+  return row && {
+    id: row.id, messageIndex: row.message_index, accountId: row.account_id ?? undefined, agentId: row.agent_id ?? undefined, startedAt: row.started_at ?? undefined
+  }
+}
+
 const readOrder = async (sql: Sql, id: OrderId): Promise<StoredOrder | undefined> => {
   const [order] = await selectOrder(sql, id)
-  return order && { ...order, error: order.error ?? undefined, completedAt: order.completedAt ?? undefined, transactions: await selectOrderTransactions(sql, id) }
+  return order && {
+    ...order, error: order.error ?? undefined, completedAt: order.completedAt ?? undefined,
+    session: await readSessionOf(sql, id), transactions: await selectOrderTransactions(sql, id)
+  }
 }
 
 const readPayer = async (sql: Sql, id: SubjectId): Promise<Payer | undefined> => {

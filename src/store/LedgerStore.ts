@@ -2,7 +2,7 @@
 import { Effect } from "effect"
 import type { TransactionType } from "../domain/account.ts"
 import type { StoreUnavailable } from "../domain/errors.ts"
-import type { AccountId, OrderId, TransactionId } from "../domain/ids.ts"
+import type { AccountId, OrderId, SessionId, TransactionId } from "../domain/ids.ts"
 import { Postgres, type Sql } from "./Postgres.ts"
 
 export interface ListedTransaction {
@@ -12,15 +12,17 @@ export interface ListedTransaction {
   readonly balanceAfter: bigint
   readonly ticker: string | undefined
   readonly orderId: OrderId | undefined
+  /** Of the chat turn that it charges. */
+  readonly sessionId: SessionId | undefined
   readonly reference: string | undefined
   readonly createdAt: Date
 }
 
 const selectTransactions = (sql: Sql, accountId: AccountId, limit: number, after: string | undefined) => sql<Array<{
-  id: TransactionId; type: TransactionType; available: bigint; balance_after: bigint; ticker: string | null; order_id: OrderId | null; reference: string | null; created_at: Date
+  id: TransactionId; type: TransactionType; available: bigint; balance_after: bigint; ticker: string | null; order_id: OrderId | null; session_id: SessionId | null; reference: string | null; created_at: Date
 }>>`
-  select t.id, t.type, t.available, t.balance_after, a.ticker, t.order_id, t.reference, t.created_at
-  from transactions t left join agents a on a.id = t.agent_id
+  select t.id, t.type, t.available, t.balance_after, a.ticker, t.order_id, o.session_id, t.reference, t.created_at
+  from transactions t left join agents a on a.id = t.agent_id left join orders o on o.id = t.order_id
   where t.account_id = ${accountId} and t.available <> 0 ${after === undefined ? sql`` : sql`and t.id < ${after}`}
   order by t.id desc limit ${limit}`
 
@@ -39,7 +41,7 @@ export const listTransactions = (accountId: AccountId, limit: number, after: str
   Postgres.use(({ run }) => run((sql) => selectTransactions(sql, accountId, limit, after))).pipe(
     Effect.map((rows) => rows.map((row): ListedTransaction => ({
       id: row.id, type: row.type, amount: row.available, balanceAfter: row.balance_after, ticker: row.ticker ?? undefined,
-      orderId: row.order_id ?? undefined, reference: row.reference ?? undefined, createdAt: row.created_at
+      orderId: row.order_id ?? undefined, sessionId: row.session_id ?? undefined, reference: row.reference ?? undefined, createdAt: row.created_at
     })))
   )
 

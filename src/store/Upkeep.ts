@@ -6,8 +6,9 @@
  *
  * Usage is kept for whole UTC days and goes by whole partitions, oldest first:
  * what is left has no hole, so its roll-ups can be proved from its oldest day
- * on. Roll-ups, transactions and orders are never touched. With settings that
- * differ between nodes the shortest wins.
+ * on. Of a chat that is over, what was asked and answered is erased; its turns
+ * stay with their times, amounts and hashes. No roll-up, transaction or order
+ * is ever removed. With settings that differ between nodes the shortest wins.
  *
  * Guarantee. No caller waits for it: a partition is made or dropped only when
  * its lock comes within `lockTimeoutMs` (whatever came behind the request waits
@@ -26,6 +27,11 @@ const hourMs = 3_600_000
 const lockTimeoutMs = 100
 /** Half a second at the worst, of the five that a statement may take. */
 const rowsMax = 10_000
+/** A turn may have a megabyte of text, which lies in hundreds of pieces: a second and a half at the worst. */
+const turnsMax = 100
+const lateCancelsKeptMs = 2 * dayMs
+const lettersKeptMs = 30 * dayMs
+const chatNodesKeptMs = dayMs
 
 const iso = (ms: number): string => new Date(ms).toISOString()
 const compact = (ms: number, digits: number): string => iso(ms).replace(/\D/g, "").slice(0, digits)
@@ -85,10 +91,10 @@ const dropOldest = async (sql: Sql, kind: Partitioned, beforeMs: number): Promis
 }
 
 /** Answers whether there may be more. Rows that another node removes right now are left to it. */
-const deleteBefore = async (sql: Sql, table: string, beforeMs: number): Promise<boolean> => {
+const deleteBefore = async (sql: Sql, table: string, beforeMs: number, dated = "created_at"): Promise<boolean> => {
   const { count } = await sql.unsafe(`
     delete from ${table} where ctid = any (array(
-      select ctid from ${table} where created_at < '${iso(beforeMs)}' limit ${rowsMax} for update skip locked))`)
+      select ctid from ${table} where ${dated} < '${iso(beforeMs)}' limit ${rowsMax} for update skip locked))`)
   return count === rowsMax
 }
 
@@ -106,6 +112,34 @@ const forgetUsage = async (sql: Sql, nowMs: number, retentionDays: number): Prom
   const beforeMs = (Math.floor(nowMs / dayMs) - retentionDays) * dayMs
   const dropped = await dropOldest(sql, usage, beforeMs)
   return dropped === "clear" ? deleteBefore(sql, "usage_default", beforeMs) : dropped === "more"
+}
+
+const forgetChat = async (sql: Sql, nowMs: number): Promise<boolean> => {
+  const moreCancels = await deleteBefore(sql, "late_cancels", nowMs - lateCancelsKeptMs, "day")
+  const moreLetters = await deleteBefore(sql, "letters", nowMs - lettersKeptMs, "coalesce(sent_at, failed_at)")
+  const moreNodes = await deleteBefore(sql, "chat_nodes", nowMs - chatNodesKeptMs, "seen_at")
+  return moreCancels || moreLetters || moreNodes
+}
+
+/** A session counts as erased once none of its turns has a text; a long one takes several statements. Sub-selects with a limit are looked up session by session, whatever the planner believes. */
+const eraseChat = async (sql: Sql, beforeMs: number): Promise<boolean> => {
+  const [erased] = await sql<Array<{ sessions: number; turns: number }>>`
+    with due as (
+      select id from sessions where closed_at < ${iso(beforeMs)} and erased_at is null order by closed_at limit ${turnsMax} for update skip locked
+    ), turns as (
+      update orders set prompt = '', output_text = '' where id = any (array(
+        select o.id from due cross join lateral (
+          select id from orders where session_id = due.id and (prompt <> '' or output_text <> '') limit ${turnsMax}) o
+        limit ${turnsMax}))
+      returning id
+    ), done as (
+      update sessions s set erased_at = now() from due
+      where s.id = due.id and (
+        select id from orders where session_id = due.id and (prompt <> '' or output_text <> '') and id not in (select id from turns) limit 1) is null
+      returning s.id
+    )
+    select (select count(*) from done)::int as sessions, (select count(*) from turns)::int as turns`
+  return erased!.sessions === turnsMax || erased!.turns === turnsMax
 }
 
 /** One statement: a batch is counted in `batches` or in `books`, never in both or neither. */
@@ -127,16 +161,23 @@ const foldBatches = async (sql: Sql, nowMs: number): Promise<boolean> => {
 
 const selectNow = (sql: Sql) => sql<Array<{ now: Date }>>`select now() as now`
 
+export interface Retention {
+  readonly usageRetentionDays: number
+  readonly chatRetentionDays: number
+}
+
 /**
  * One bounded turn; answers whether a backlog is left that another turn at once
- * would shorten. Without `usageRetentionDays` usage is left alone.
+ * would shorten. Without a retention usage and chats are left alone.
  */
-export const keepUp = async (sql: Sql, nowMs: number, usageRetentionDays?: number): Promise<boolean> => {
+export const keepUp = async (sql: Sql, nowMs: number, retention?: Retention): Promise<boolean> => {
   await preparePartitions(sql, nowMs)
   const [database] = await selectNow(sql)
   const surelyMs = Math.min(nowMs, database!.now.getTime())
   const moreKeys = await forgetIdempotency(sql, surelyMs)
-  const moreUsage = usageRetentionDays !== undefined && await forgetUsage(sql, surelyMs, usageRetentionDays)
+  const moreUsage = retention !== undefined && await forgetUsage(sql, surelyMs, retention.usageRetentionDays)
+  const moreTexts = retention !== undefined && await eraseChat(sql, surelyMs - retention.chatRetentionDays * dayMs)
+  const moreChat = await forgetChat(sql, surelyMs)
   const moreBatches = await foldBatches(sql, surelyMs)
-  return moreKeys || moreUsage || moreBatches
+  return moreKeys || moreUsage || moreTexts || moreChat || moreBatches
 }

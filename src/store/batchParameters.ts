@@ -84,6 +84,18 @@ const encode: { readonly [S in Exclude<Section, "transactions">]: (request: Comm
     id: row.id, account_id: accountId, subject_id: row.subjectId, agent_id: row.agentId, prompt: row.prompt,
     payment_method: row.paymentMethod, amount: String(row.amount), fee: String(row.fee), created_at: iso(row.createdAtMs)
   })),
+  sessions: ({ accountId, rows }) => (rows.sessions ?? []).map((row) => ({
+    id: row.id, account_id: accountId, subject_id: row.subjectId, agent_id: row.agentId, node_id: row.nodeId, price: String(row.price), started_at: iso(row.startedAtMs)
+  })),
+  turns: ({ accountId, rows }) => (rows.turns ?? []).map((row) => ({
+    id: row.id, account_id: accountId, session_id: row.sessionId, term: String(row.term), subject_id: row.subjectId, agent_id: row.agentId,
+    message_id: row.messageId, message_index: row.messageIndex, prompt: row.prompt, amount: String(row.amount), fee: String(row.fee),
+    output_hash: row.outputHash, output_text: row.outputText, created_at: iso(row.createdAtMs), completed_at: iso(row.completedAtMs)
+  })),
+  closedSessions: ({ accountId, rows }) => (rows.closedSessions ?? []).map((row) => ({
+    id: row.id, account_id: accountId, reason: row.reason, letter_id: row.letterId, closed_at: iso(row.atMs)
+  })),
+  lateCancels: ({ accountId, rows }) => (rows.lateCancels ?? []).map((row) => ({ account_id: accountId, agent_id: row.agentId, day: iso(row.atMs).slice(0, 10) })),
   budgets: ({ accountId, rows }) => (rows.budgets ?? []).map((row) => ({
     account_id: accountId, key_id: row.keyId, budget_window: row.window, period_start: iso(row.periodStartMs), amount: String(row.amount)
   })),

@@ -19,7 +19,7 @@
  */
 
 /** Sections in statement order; `accounts` is always there. */
-export const sections = ["finished", "transactions", "orders", "budgets", "keys", "revoked", "agents", "idempotency", "answers", "audit"] as const
+export const sections = ["finished", "transactions", "orders", "sessions", "turns", "closedSessions", "lateCancels", "budgets", "keys", "revoked", "agents", "idempotency", "answers", "audit"] as const
 export type Section = typeof sections[number]
 
 const recordset = (parameter: number, columns: string): string => `json_to_recordset($${parameter}::text::json) as r(${columns})`
@@ -53,8 +53,8 @@ used as (
 
 /**
  * 1 when both have as many rows, else a division by zero, which aborts the batch: an order that is not pending any more,
- * an earner without an earnings row, or a change of an agent whose row has that version already, must take the rest of
- * its request with it.
+ * an earner without an earnings row, a turn of a session that is closed or another node's, or a change of an agent whose
+ * row has that version already, must take the rest of its request with it.
  */
 const allOrNothing = (done: string, wanted: string): string =>
   `1 / (case when (select count(*) from ${done}) = (select count(*) from ${wanted}) then 1 else 0 end)`
@@ -94,6 +94,45 @@ ordered as (
   insert into orders (id, account_id, subject_id, agent_id, token, status, prompt, payment_method, amount, fee, created_at)
   select r.id, r.account_id, r.subject_id, r.agent_id, live.token, 'pending', r.prompt, r.payment_method, r.amount, r.fee, r.created_at
   from ${recordset(n, "id uuid, account_id uuid, subject_id uuid, agent_id uuid, prompt text, payment_method text, amount bigint, fee bigint, created_at timestamptz")} ${joinLive}
+)`,
+  sessions: (n) => `
+opened as (
+  insert into sessions (id, account_id, subject_id, agent_id, node_id, price, started_at)
+  select r.id, r.account_id, r.subject_id, r.agent_id, r.node_id, r.price, r.started_at
+  from ${recordset(n, "id text, account_id uuid, subject_id uuid, agent_id uuid, node_id uuid, price bigint, started_at timestamptz")} ${joinLive}
+)`,
+  turns: (n) => `
+ended as (
+  select r.*, live.token from ${recordset(n, "id uuid, account_id uuid, session_id text, term bigint, subject_id uuid, agent_id uuid, message_id text, message_index int, prompt text, amount bigint, fee bigint, output_hash text, output_text text, created_at timestamptz, completed_at timestamptz")} ${joinLive}
+), counted as (
+  update sessions s set message_count = e.message_index, consumed = s.consumed + e.amount
+  from ended e
+  where s.id = e.session_id and s.account_id = e.account_id and s.status = 'active' and s.term = e.term and s.message_count = e.message_index - 1
+  returning s.id
+), counted_all as (
+  select ${allOrNothing("counted", "ended")} as ok
+), turned as (
+  insert into orders (id, account_id, subject_id, agent_id, token, status, prompt, payment_method, amount, fee, output_hash, output_text, created_at, completed_at, session_id, message_id, message_index)
+  select id, account_id, subject_id, agent_id, token, 'completed', prompt, 'credits', amount, fee, output_hash, output_text, created_at, completed_at, session_id, message_id, message_index
+  from ended
+)`,
+  closedSessions: (n) => `
+closing as (
+  select r.* from ${recordset(n, "id text, account_id uuid, reason text, letter_id uuid, closed_at timestamptz")} ${joinLive}
+), closed as (
+  update sessions s set status = 'closed', closed_at = c.closed_at, close_reason = c.reason
+  from closing c where s.id = c.id and s.account_id = c.account_id and s.status = 'active'
+  returning s.id
+), lettered as (
+  insert into letters (id, kind, account_id, session_id, created_at, next_attempt_at)
+  select c.letter_id, 'receipt', c.account_id, c.id, c.closed_at, c.closed_at from closing c join closed on closed.id = c.id where c.letter_id is not null
+)`,
+  lateCancels: (n) => `
+cancelled as (
+  insert into late_cancels (account_id, agent_id, day, cancels)
+  select r.account_id, r.agent_id, r.day, count(*) from ${recordset(n, "account_id uuid, agent_id uuid, day date")} ${joinLive}
+  group by 1, 2, 3 order by 1, 2, 3
+  on conflict (account_id, agent_id, day) do update set cancels = late_cancels.cancels + excluded.cancels
 )`,
   // Two periods of one window in one batch: the later one stands, the earlier is over.
   budgets: (n) => `
@@ -171,7 +210,7 @@ export const batchSql = (present: ReadonlySet<Section>): string => {
     ? "coalesce(sum(fee), 0) * (select ok from credited_all), coalesce(sum(buyback), 0), coalesce(sum(deposits), 0), coalesce(sum(withdrawals), 0)"
     : "0, 0, 0, 0"
   // A factor of the first sum, because a select list is evaluated even when no row moved.
-  const guard = `${present.has("finished") ? "(select ok from finished_all) * " : ""}${present.has("agents") ? "(select ok from listed_all) * " : ""}`
+  const guard = `${present.has("finished") ? "(select ok from finished_all) * " : ""}${present.has("agents") ? "(select ok from listed_all) * " : ""}${present.has("turns") ? "(select ok from counted_all) * " : ""}`
   const text = `with presented as (
   select id, token, available, reserved from unnest($2::text::batch_account[])
 ), live as (

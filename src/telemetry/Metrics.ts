@@ -33,6 +33,10 @@ export const metrics = {
   usageDropped: counter("tollgate_usage_dropped_total", "Usage rows of free calls lost to a full buffer"),
   callsLostToCrash: counter("tollgate_calls_lost_to_crash_total", "Paid calls and orders that stay unpaid: charges that came too late for their activation or were refused, orders that a gateway left pending when it died, and the calls it had in flight, as many as it wrote down in its last second"),
   orders: counter("tollgate_orders_total", "Orders by final status", ["status"]),
+  chatTurns: counter("tollgate_chat_turns_total", "Chat turns by how they ended: charged (or free), failed, cancelled", ["outcome"]),
+  chatLateCancels: counter("tollgate_chat_late_cancels_total", "Chat turns cancelled after their agent had begun to answer"),
+  lettersSent: counter("tollgate_letters_sent_total", "Letters that the mail server has taken"),
+  lettersFailed: counter("tollgate_letters_failed_total", "Letters given up: refused for good, or not taken in their time"),
   databaseRestarts: counter("tollgate_database_restarts_total", "Restarts of the embedded Postgres by its supervisor")
 }
 

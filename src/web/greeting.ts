@@ -8,7 +8,7 @@ export const greeting = (settings: Settings, demo: DemoFile): string => {
   const json = "-H 'Content-Type: application/json'"
   const summ = demo.agents.find((agent) => agent.ticker === "SUMM")
   return `
-  Tollgate is listening on ${base}   (docs: ${base}/docs)
+  Tollgate is listening on ${base}   (chat: ${base}/chat, docs: ${base}/docs)
 
   A free call through the gateway to the agent ECHO:
     curl -i ${base}/v1/proxy/ECHO ${auth} ${json} -d '{"prompt":"hello"}'
@@ -19,6 +19,9 @@ export const greeting = (settings: Settings, demo: DemoFile): string => {
   What it cost:
     curl ${base}/v1/credits/balance ${auth}
     curl ${base}/v1/credits/transactions ${auth}
+
+  A chat with SUMM in another terminal, $0.01 a message:
+    npm run chat -- SUMM
 
   Login, key and agents: ${settings.dataDir}/demo.json   Stop: Ctrl-C
 

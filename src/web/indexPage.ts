@@ -59,6 +59,7 @@ const statusLine = ({ ready, reasons }: Checked, version: string): string =>
   `<p class="status" role="status" data-ready="${ready}"><b class="yes">Ready</b><b class="not">Not ready</b><span class="not reasons">${escapeHtml(reasons.join(", "))}</span><span>version ${escapeHtml(version)}</span></p>`
 
 const nodeRows: ReadonlyArray<readonly [path: string, text: string]> = [
+  ["/chat", "Talk to an agent, and watch what it costs"],
   ["/docs", "Every operation, to read and to try"],
   ["/ready", "Whether it takes calls now, and if not, why"],
   ["/health", "Whether the process answers at all"],

@@ -7,6 +7,7 @@ import type { GatewayErrorTag } from "../../src/domain/errors.ts"
 import { autx } from "../../src/dialects/autx/index.ts"
 import type { Row } from "../../src/http/endpoint.ts"
 import { openApiOf } from "../../src/http/openapi.ts"
+import { handshake } from "../support/ChatSocket.ts"
 import { type CallOptions, type Person, type Reply, type World, makeWorld } from "../support/World.ts"
 
 /** `free`: as the demo. `paid`: proxy calls and listing cost money. `bare`: no test credits, no SECRETS_KEY. */
@@ -25,7 +26,7 @@ export interface Request extends CallOptions {
 
 export interface Success {
   readonly request: (world: World, caller: Person) => Request | Promise<Request>
-  /** The answer's JSON with what differs from run to run masked; `undefined`: no body. */
+  /** The answer's JSON with what differs from run to run masked; `undefined`: no body, or one of the row's own media type. */
   readonly answer: unknown
   readonly headers?: Readonly<Record<string, RegExp>>
 }
@@ -64,10 +65,18 @@ export const credentialFor = async (row: Row, caller: Person): Promise<string | 
 
 export const send = async (world: World, row: Row, caller: Person, { path = row.path, ...options }: Request): Promise<Reply> => {
   const token = options.token ?? await credentialFor(row, caller)
-  const reply = await world.call(row.method, `/v1${path}`, { ...options, token })
+  const reply = row.kind === "socket" ? await shakeHands(world, path, options) : await world.call(row.method, `/v1${path}`, { ...options, token })
   if (!documentedStatuses(row).has(String(reply.status))) throw new Error(`${row.id} answered ${reply.status}, which its OpenAPI description does not name: ${reply.text}`)
   return reply
 }
+
+const shakeHands = async (world: World, path: string, { headers = {} }: CallOptions): Promise<Reply> => {
+  const { status, headers: answered, body } = await handshake(`${world.url}/v1${path}`, headers)
+  return { status, headers: new Headers(answered as Record<string, string>), text: body, json: body === "" ? undefined : JSON.parse(body) }
+}
+
+/** Of the row's success. */
+export const statusOf = (row: Row): number => row.kind === "endpoint" ? row.status : row.kind === "socket" ? 101 : 200
 
 const document = openApiOf(autx, "0.0.0") as { readonly paths: Readonly<Record<string, Readonly<Record<string, { readonly responses: object }>>>> }
 const documentedStatuses = (row: Row): ReadonlySet<string> => new Set(Object.keys(document.paths[row.path]?.[row.method.toLowerCase()]?.responses ?? {}))
@@ -82,7 +91,8 @@ const masks: ReadonlyArray<readonly [RegExp, string]> = [
   [/^[\w-]{43}\.[\w-]{43}$/g, "<refresh token>"],
   [/^[\w-]{43}$/g, "<43 characters>"],
   [/\bhttp:\/\/127\.0\.0\.1:\d+\/agent\/\d+\b/g, "<endpoint>"],
-  [/\bT\d[0-9A-Z]{3}\b/g, "<ticker>"]
+  [/\bT\d[0-9A-Z]{3}\b/g, "<ticker>"],
+  [/\bses_[0-9a-f]{32}\b/g, "<session>"]
 ]
 
 /** Replaces what differs from run to run, everywhere in a JSON value. */

@@ -11,7 +11,7 @@ import { type Person, type World, makeWorld } from "../support/World.ts"
 import { credentialFor, masked } from "./Example.ts"
 
 const rows = autx.rows.filter((row) => row.kind !== "socket")
-const authenticated = rows.filter((row) => row.auth === "login" || row.auth === "loginOrKey")
+const authenticated = rows.filter((row) => row.auth !== "public" && row.auth !== "optional")
 const pathOf = (row: Row, mount = "/v1"): string => `${mount}${row.path.replace(/\{\w+\}/g, "nobody")}`
 const titled = (some: ReadonlyArray<Row>) => some.map((row) => [`${row.method} ${row.path}`, row] as const)
 
@@ -127,7 +127,7 @@ it("answers 503 with Retry-After on every row that needs the database while it i
 describe.each(titled(rows.filter((row) => row.kind === "endpoint" && row.payload !== undefined)))("the body of %s", (_, anyRow) => {
   const row = anyRow as Endpoint
 
-  it("must be JSON, and the object that is asked for", async () => {
+  if (row.upload === undefined) it("must be JSON, and the object that is asked for", async () => {
     const token = await credentialFor(row, caller)
     const answers: ReadonlyArray<readonly [body: string | Uint8Array, status: number]> = [
       ["{", 400], ["{\"a\": NaN}", 400], ["\u0000", 400], [Buffer.from([0xff, 0xfe]), 400], ["[".repeat(40_000), 400],
@@ -137,6 +137,19 @@ describe.each(titled(rows.filter((row) => row.kind === "endpoint" && row.payload
       const reply = await world.call(row.method, pathOf(row), { token, body })
       expect([reply.status, reply.json.errors.length > 0], String(body).slice(0, 20)).toEqual([status, true])
       expect(reply.json.detail).toMatch(/^body/)
+    }
+  })
+
+  if (row.upload !== undefined) it("must be a form that has a boundary, and keeps to it", async () => {
+    const token = await credentialFor(row, caller)
+    const answers: ReadonlyArray<readonly [type: string, body: string, status: number, place: string]> = [
+      ["application/json", "{}", 400, "header.content-type"], ["multipart/form-data", "--a--", 400, "header.content-type"], ["multipart/mixed; boundary=a", "--a--", 400, "header.content-type"],
+      ["multipart/form-data; boundary=a", "", 400, "body"], ["multipart/form-data; boundary=a", "--b--", 400, "body"], ["multipart/form-data; boundary=a", "--a", 400, "body"],
+      ["multipart/form-data; boundary=a", "--a--", 422, "body.agent_id"]
+    ]
+    for (const [type, body, status, place] of answers) {
+      const reply = await world.call(row.method, pathOf(row), { token, body, headers: { "content-type": type } })
+      expect([reply.status, reply.json.errors[0].loc.join(".")], `${type} ${body}`).toEqual([status, place])
     }
   })
 

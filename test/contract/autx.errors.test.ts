@@ -54,6 +54,7 @@ const goldens: { readonly [T in GatewayErrorTag]: ReadonlyArray<Golden> } = {
   LoginRequired: [{ error: new errors.LoginRequired(), status: 403, body: { detail: "This needs a login: an API key can't do it" } }],
   EmailUnverified: [{ error: new errors.EmailUnverified(), status: 403, body: { detail: "Verify your email" } }],
   NotOwner: [{ error: new errors.NotOwner({ what: "agent", id: "secret" }), status: 403, body: { detail: "Only the owner may change this agent" } }],
+  OriginForbidden: [{ error: new errors.OriginForbidden(), status: 403, body: { detail: "Pages of this origin may not connect: the operator allows origins with ALLOWED_ORIGINS" } }],
   AccountSuspended: [{ error: new errors.AccountSuspended(), status: 403, body: { detail: "The account is suspended: contact the operator" } }],
   InsufficientCredits: [{
     error: new errors.InsufficientCredits({ required: 500_000n, available: 100_000n, held: 250_000n }), status: 402,

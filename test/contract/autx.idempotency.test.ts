@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { autx } from "../../src/dialects/autx/index.ts"
 import type { Endpoint } from "../../src/http/endpoint.ts"
+import { field, formType } from "../support/Form.ts"
 import { type Person, type World, makeWorld } from "../support/World.ts"
 import { makeGate } from "./Example.ts"
 import { agents } from "./examples/agents.ts"
@@ -19,7 +20,7 @@ beforeAll(async () => {
 afterAll(() => world.stop())
 
 it("is honoured by every row that creates or charges", () => {
-  expect(rows.map(({ id }) => id).toSorted()).toEqual(["autx.agents.create", "autx.api_keys.create", "autx.credits.deposit_test", "autx.orders.create"])
+  expect(rows.map(({ id }) => id).toSorted()).toEqual(["autx.agents.create", "autx.api_keys.create", "autx.credits.deposit_test", "autx.orders.create", "autx.orders.create_multipart"])
 })
 
 const made = async (): Promise<number> => {
@@ -35,16 +36,19 @@ it("never stores an answer with a key in it", async () => {
   expect(await world.sql`select key from idempotency_keys where account_id = ${caller.accountId}`).toEqual([{ key: "secret" }])
 })
 
+/** The same with one field more, which may be one that nobody asked for. */
+const withField = (body: object, name: string, value: string): object =>
+  body instanceof Buffer ? Buffer.concat([field(name, value), body]) : { ...body, [name]: value }
+
 const reused = "This Idempotency-Key came before with another request: repeat that request unchanged, or use another key"
 
 describe.each(rows.map((row) => [`${row.method} ${row.path}`, row] as const))("%s", (_, row) => {
   /** A body that works for anybody, each time with another ticker where there is one. */
   let tickers = 0
-  const freshBody = async (): Promise<object> => ({
-    ...(await examples[row.id]!.success.request(world, caller)).body as object, ticker: `T${8 + rows.indexOf(row)}A${tickers++}`
-  })
+  const freshBody = async (): Promise<object> =>
+    withField((await examples[row.id]!.success.request(world, caller)).body as object, "ticker", `T${8 + rows.indexOf(row)}A${tickers++}`)
   const post = (person: Person, key: string, body: object) =>
-    world.call("POST", `/v1${row.path}`, { token: person.accessToken, body, headers: { "idempotency-key": key } })
+    world.call("POST", `/v1${row.path}`, { token: person.accessToken, body, headers: { ...(body instanceof Buffer ? formType() : {}), "idempotency-key": key } })
 
   it("takes effect once for one key", async () => {
     const body = await freshBody()
@@ -58,7 +62,7 @@ describe.each(rows.map((row) => [`${row.method} ${row.path}`, row] as const))("%
     } else {
       expect([again.status, again.text, again.headers.get("idempotent-replayed")]).toEqual([first.status, first.text, "true"])
     }
-    const other = await post(caller, key, { ...body, different: true })
+    const other = await post(caller, key, withField(body, "different", "true"))
     expect([other.status, other.json]).toEqual([409, { detail: reused }])
     expect(await made()).toBe(before)
   })

@@ -7,12 +7,17 @@
  */
 import { afterAll, beforeAll, expect, it } from "vitest"
 import { autx } from "../../src/dialects/autx/index.ts"
+import { formOf } from "../support/Form.ts"
 import { type Person, type World, makeWorld } from "../support/World.ts"
 import { makeGate, settledOrder } from "./Example.ts"
 
+interface Schema {
+  readonly $ref?: string
+  readonly allOf?: ReadonlyArray<Schema>
+}
 interface Operation {
   readonly operationId: string
-  readonly requestBody?: { readonly content: Readonly<Record<string, { readonly schema: { readonly $ref?: string } }>> }
+  readonly requestBody?: { readonly content: Readonly<Record<string, { readonly schema: Schema }>> }
   readonly parameters: ReadonlyArray<{ readonly name: string; readonly in: string }>
 }
 interface OpenApi {
@@ -77,12 +82,17 @@ const callsWith = (template: string, operation: Operation, id: string): Readonly
   const path = template.replace(/\{\w+\}/g, encodeURIComponent(id))
   const queries = operation.parameters.filter((parameter) => parameter.in === "query").flatMap(({ name }) =>
     [id, Buffer.from(id).toString("base64url"), Buffer.from(`0 ${id}`).toString("base64url")].map((value) => `${path}?${name}=${encodeURIComponent(value)}`))
-  const name = operation.requestBody?.content["application/json"]?.schema.$ref?.split("/").at(-1)
+  const { "application/json": json, "multipart/form-data": form } = operation.requestBody?.content ?? {}
+  const name = (json?.schema ?? form?.schema.allOf?.[0])?.$ref?.split("/").at(-1)
   const fields = Object.keys(name === undefined ? {} : document.components.schemas[name]?.properties ?? {})
   const whole = Object.fromEntries(fields.map((field) => [field, freeTexts.has(field) ? "x" : id]))
+  const sent = (body: Record<string, string>, headers = {}) => {
+    const asForm = formOf(body)
+    return form === undefined ? { path, body, headers } : { path, body: asForm.body, headers: { ...asForm.headers, ...headers } }
+  }
   return [
     ...[path, ...queries].map((each) => ({ path: each })),
-    ...(operation.requestBody === undefined ? [] : [{ path, body: whole }, { path, body: {} }, { path, body: whole, headers: { "idempotency-key": id.slice(0, 255) } }])
+    ...(operation.requestBody === undefined ? [] : [sent(whole), sent({}), sent(whole, { "idempotency-key": id.slice(0, 255) })])
   ]
 }
 

@@ -4,17 +4,17 @@
  * has none fails. What all rows have in common is in the other files here.
  */
 import { readFileSync } from "node:fs"
-import { get } from "node:http"
 import { afterAll, describe, expect, it } from "vitest"
 import { autx } from "../../src/dialects/autx/index.ts"
 import type { GatewayErrorTag } from "../../src/domain/errors.ts"
 import type { Row } from "../../src/http/endpoint.ts"
-import { type Examples, makeWorlds, masked, send } from "./Example.ts"
+import { type Examples, makeWorlds, masked, send, statusOf } from "./Example.ts"
 import { agents } from "./examples/agents.ts"
 import { auth } from "./examples/auth.ts"
 import { money } from "./examples/money.ts"
+import { sessions } from "./examples/sessions.ts"
 
-const examples: Examples = { ...auth, ...agents, ...money }
+const examples: Examples = { ...auth, ...agents, ...money, ...sessions }
 const worlds = makeWorlds()
 afterAll(worlds.stop)
 
@@ -27,27 +27,24 @@ const systemic: ReadonlySet<GatewayErrorTag> = new Set([
 /** Where `NotConfigured` needs keys that another node has sealed. */
 const sealedElsewhere: ReadonlySet<string> = new Set(["autx.auth.register", "autx.auth.login", "autx.auth.refresh", "autx.proxy"])
 
-/** What a WebSocket's handshake is answered with. */
-const upgradeStatus = (port: number, path: string): Promise<number | undefined> => new Promise((done, fail) => {
-  const headers = { upgrade: "websocket", connection: "upgrade", "sec-websocket-key": "x3JJHMbDL1EzLkh9GBhXDw==", "sec-websocket-version": "13" }
-  get({ host: "127.0.0.1", port, path, headers }, (response) => done(response.resume().statusCode)).on("upgrade", () => done(101)).on("error", fail)
-})
-
 const ownErrors = (row: Row): ReadonlyArray<GatewayErrorTag> =>
   row.errors.filter((tag) => !systemic.has(tag) && !(tag === "NotConfigured" && sealedElsewhere.has(row.id)))
 
 describe("the table", () => {
   it("has exactly the routes of the contract, each with its credential and its status", () => {
-    // Rows that are not there yet take a plain credential, or none, until they have their own.
-    const plain = (credential: string) => credential.replace("|agent-jwt", "").replace(/^(?:signature|first-frame)$/, "public")
+    // Rows that are not there yet take none, until they have their own.
+    const plain = (credential: string) => credential.replace(/^signature$/, "public")
     const listed = readFileSync(new URL("autx.endpoints.tsv", import.meta.url), "utf8").trimEnd().split("\n").slice(1).map((line) => {
       const [, method, path, credential, status] = line.split("\t")
       return `${method} ${path} ${plain(credential!)} ${status}`
     })
-    const credentialOf = (row: Row) => row.auth === "public" || row.auth === "optional" ? "public" : row.auth === "login" ? "jwt" : row.scope === undefined ? "jwt|key" : `jwt|key:${row.scope}`
-    const routed = autx.rows.map((row) => row.kind === "socket"
-      ? `WS ${row.path} public 101`
-      : `${row.method} ${row.path} ${credentialOf(row)} ${row.kind === "endpoint" ? row.status : 200}`)
+    const credentialOf = (row: Row): string => {
+      if (row.kind === "socket") return "first-frame"
+      if (row.auth === "public" || row.auth === "optional") return "public"
+      if (row.auth === "login") return "jwt"
+      return `jwt|key${row.scope === undefined ? "" : `:${row.scope}`}${row.auth === "loginOrKeyOrAgent" ? "|agent-jwt" : ""}`
+    }
+    const routed = autx.rows.map((row) => `${row.kind === "socket" ? "WS" : row.method} ${row.path} ${credentialOf(row)} ${statusOf(row)}`)
     expect(routed.toSorted()).toEqual(listed.toSorted())
   })
 
@@ -73,8 +70,7 @@ for (const row of autx.rows) {
       it("says that it is not there yet", async () => {
         const world = await worlds.get("free")
         const caller = await world.user()
-        if (row.kind === "socket") return expect(await upgradeStatus(world.port, "/v1/ws/agent/SUMM")).toBe(501)
-        const reply = await send(world, row, caller, { path: row.path.replace(/\{\w+\}/, "ses_1"), ...(row.method === "GET" ? {} : { body: "{}" }) })
+        const reply = await send(world, row, caller, row.method === "GET" ? {} : { body: "{}" })
         expect([reply.status, reply.json]).toEqual([501, { detail: `${row.docs.summary} is not there yet` }])
       })
       return
@@ -85,10 +81,10 @@ for (const row of autx.rows) {
       const caller = await world.user()
       const { request, answer, headers = {} } = example.success
       const reply = await send(world, row, caller, await request(world, caller))
-      expect([reply.status, masked(reply.json)], reply.text).toEqual([row.kind === "endpoint" ? row.status : 200, answer])
+      expect([reply.status, masked(reply.json)], reply.text).toEqual([statusOf(row), answer])
       expect(reply.headers.get("x-request-id")).toMatch(/^[\w-]{8,}$/)
       if (answer !== undefined) expect(reply.headers.get("content-type")).toBe("application/json")
-      else expect(reply.text).toBe("")
+      else if (row.kind !== "endpoint" || row.media === undefined) expect(reply.text).toBe("")
       for (const [name, value] of Object.entries(headers)) expect(reply.headers.get(name), name).toMatch(value)
     })
 

@@ -50,7 +50,9 @@ const opening: Opening = {
 type Step =
   | { readonly step: "hold" | "reserve"; readonly subject: number; readonly amount: bigint }
   | { readonly step: "release" | "complete" | "refund"; readonly pick: number }
-  | { readonly step: "capture"; readonly pick: number; readonly percent: number }
+  | { readonly step: "capture" | "bill"; readonly pick: number; readonly percent: number }
+  /** Of a session that has had a hold, or of a new one. */
+  | { readonly step: "topUp"; readonly pick: number; readonly subject: number; readonly unit: bigint; readonly units: number }
   | { readonly step: "deposit" | "withdraw" | "fee" | "sweep"; readonly amount: bigint; readonly adjusts: boolean }
   | { readonly step: "adopt"; readonly pick: number }
   | { readonly step: "clock"; readonly move: "forward" | "back" | "beforeMidnight" | "midnight" | "month"; readonly ms: number }
@@ -64,6 +66,8 @@ const of = <const Name extends string, Fields extends object>(name: Name, fields
 const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 6, arbitrary: of("hold", { subject: fc.nat(2), amount }) },
   { weight: 6, arbitrary: of("capture", { pick, percent: fc.oneof(fc.constant(100), fc.nat(130)) }) },
+  { weight: 4, arbitrary: of("topUp", { pick: fc.nat(3), subject: fc.nat(2), unit: fc.bigInt(1n, 12n), units: fc.integer({ min: 1, max: 6 }) }) },
+  { weight: 5, arbitrary: of("bill", { pick: fc.nat(2), percent: fc.oneof(fc.constant(20), fc.nat(130)) }) },
   { weight: 2, arbitrary: of("release", { pick }) },
   { weight: 5, arbitrary: of("reserve", { subject: fc.nat(2), amount }) },
   { weight: 3, arbitrary: of("complete", { pick }) },
@@ -101,6 +105,10 @@ class Rows {
       holds(this.orders.delete(transaction.orderId!), "an ended order was pending")
       holds(!this.#ends.has(transaction.orderId!), "an order ends once")
       this.#ends.set(transaction.orderId!, transaction.type)
+    }
+    if (transaction.type === "charge" && transaction.orderId !== undefined) {
+      holds(!this.#ends.has(transaction.orderId) && !this.orders.has(transaction.orderId), "a turn is charged once, and was never reserved")
+      this.#ends.set(transaction.orderId, transaction.type)
     }
     for (const change of budgets) this.spend(`${change.keyId} ${change.window}`, change.periodStartMs, change.amount)
     holds(this.available >= 0n && this.reserved >= 0n, "no amount of the account is negative")
@@ -163,6 +171,7 @@ class Run {
   /** Holds that were open when another node spent from the account: nobody may cover them any more. */
   uncovered: ReadonlyArray<HoldId> = []
   readonly everHeld: Array<Hold> = []
+  readonly everOpened: Array<Hold> = []
   readonly everOrdered: Array<PendingOrder> = []
 
   take(step: Step): void {
@@ -206,22 +215,28 @@ class Run {
     const recent = <A>(list: ReadonlyArray<A>, pick: number): A | undefined => list[list.length - 1 - pick]
     switch (step.step) {
       case "hold": {
-        const { id: subjectId } = opening.subjects[step.subject]!
-        const hold: Hold = {
-          id: `h${number}` as HoldId, subjectId, amount: step.amount, call: "proxy", agentId, agent: "AGENT",
-          createdAtMs: this.nowMs, expiresAtMs: this.nowMs + 150_000
-        }
-        return { _tag: "Hold", hold }
+        return { _tag: "Hold", hold: { ...this.#newHold(number, step.subject), amount: step.amount } }
+      }
+      case "topUp": {
+        const open = recent(this.everOpened, step.pick)
+        const made = this.#newHold(number, step.subject)
+        const session = open === undefined ? made : { ...open, createdAtMs: made.createdAtMs, expiresAtMs: made.expiresAtMs }
+        return { _tag: "TopUp", hold: session, unit: step.unit, units: step.units }
       }
       case "reserve": {
         const { id: subjectId } = opening.subjects[step.subject]!
         return { _tag: "Reserve", transactionId, order: { id: `o${number}` as OrderId, subjectId, agentId, agent: "AGENT", amount: step.amount, createdAtMs: this.nowMs } }
       }
-      case "release": return { _tag: "Release", holdId: recent(this.everHeld, step.pick)?.id ?? "never" as HoldId }
+      case "release": return { _tag: "Release", holdId: recent([...this.everOpened, ...this.everHeld], step.pick)?.id ?? "never" as HoldId }
       case "capture": {
         const hold = recent(this.everHeld, step.pick)
         const amount = (hold?.amount ?? 3n) * BigInt(step.percent) / 100n
         return { _tag: "Capture", holdId: hold?.id ?? "never" as HoldId, amount, ...earning }
+      }
+      case "bill": {
+        const holdId = recent(this.everOpened, step.pick)?.id ?? "never" as HoldId
+        const amount = (this.table.get(holdId)?.amount ?? 3n) * BigInt(step.percent) / 100n
+        return { _tag: "Bill", holdId, transactionId, orderId: `o${number}` as OrderId, amount, ...earning }
       }
       case "complete": return { _tag: "Complete", transactionId, orderId: recent(this.everOrdered, step.pick)?.id ?? "never" as OrderId, ...earning }
       case "refund": return { _tag: "Refund", transactionId, orderId: recent(this.everOrdered, step.pick)?.id ?? "never" as OrderId }
@@ -232,20 +247,38 @@ class Run {
     }
   }
 
+  #newHold(number: number, subject: number): Hold {
+    return {
+      id: `h${number}` as HoldId, subjectId: opening.subjects[subject]!.id, amount: 0n, call: "proxy", agentId, agent: "AGENT",
+      createdAtMs: this.nowMs, expiresAtMs: this.nowMs + 150_000
+    }
+  }
+
   #command(command: Command): void {
     const prediction = this.auditor.predict(command, this.nowMs)
     const outcome = decide(this.account, command, this.nowMs)
     same(told(outcome), prediction, command._tag)
     if (isRefusal(outcome)) return
     if (command._tag === "Hold") {
-      this.table.set(command.hold.id, command.hold)
+      this.#remember(command.hold.id)
       this.everHeld.push(command.hold)
     }
+    if (command._tag === "TopUp") {
+      if (!this.everOpened.some(({ id }) => id === command.hold.id)) this.everOpened.push(command.hold)
+      this.#remember(command.hold.id)
+      holds(this.table.get(command.hold.id)!.expiresAtMs === command.hold.expiresAtMs, "a top-up moves the expiry")
+    }
+    if (command._tag === "Bill") this.#remember(command.holdId)
     if (command._tag === "Release" || command._tag === "Capture") this.table.delete(command.holdId)
     if (command._tag === "Reserve") this.everOrdered.push(command.order)
     if (outcome.transaction === undefined) return
     holds(sidesSum(outcome.transaction) === 0n, "the sides sum to zero")
     this.decisions.push({ decided: outcome, order: command._tag === "Reserve" ? command.order : undefined, adopted: false })
+  }
+
+  /** The node's table is the very one that the activation changes. */
+  #remember(holdId: HoldId): void {
+    this.table.set(holdId, this.account.holds.get(holdId)!)
   }
 
   #adopt(pick: number): void {

@@ -32,6 +32,11 @@ const transaction = (name: string, account: string, type: string, sides: Sides, 
 const order = (name: string, status: string, amount: number, fee: number): string =>
   `insert into orders (id, account_id, subject_id, agent_id, token, status, prompt, payment_method, amount, fee, created_at)
    values ('${id(name)}', '${buyer}', '${key}', '${agent}', 1, '${status}', 'p', 'credits', ${amount}, ${fee}, now());`
+const session = (name: string, messages: number, consumed: number): string =>
+  `insert into sessions (id, account_id, subject_id, agent_id, node_id, price, message_count, consumed, started_at)
+   values ('${name}', '${buyer}', '${key}', '${agent}', '${id("node")}', 40, ${messages}, ${consumed}, now());`
+const turn = (name: string, number: number, amount: number, fee: number): string =>
+  `${order(name, "completed", amount, fee)} update orders set session_id = 'ses_talk', message_index = ${number} where id = '${id(name)}';`
 const call = (name: string, kind: string, status: number, cost: number): string =>
   `insert into usage (id, account_id, subject_id, agent_id, call, status, cost, latency_ms, created_at)
    values ('${id(name)}', '${buyer}', '${key}', '${agent}', '${kind}', ${status}, ${cost}, 12, now());`
@@ -42,14 +47,14 @@ const partition = `
 
 /** A charge of five days ago whose usage is gone by now; everything else is of the last hour. */
 const books = `
-  insert into accounts (id, available, reserved) values ('${buyer}', 9640, 50), ('${owner}', 50, 0);
-  insert into earnings values ('${buyer}', 0), ('${owner}', 123);
+  insert into accounts (id, available, reserved) values ('${buyer}', 9600, 50), ('${owner}', 50, 0);
+  insert into earnings values ('${buyer}', 0), ('${owner}', 151);
   insert into api_keys (id, account_id, dialect, name, key_hash, key_prefix, scopes)
     values ('${key}', '${buyer}', 'autx', 'k', sha256('k'), 'autx_live_k', '{proxy,orders}');
-  insert into budgets values ('${key}', 'total', 1000, 'epoch', 360), ('${key}', 'day', 500, date_trunc('day', now()), 350);
+  insert into budgets values ('${key}', 'total', 1000, 'epoch', 400), ('${key}', 'day', 500, date_trunc('day', now()), 390);
   insert into agents (id, owner_id, dialect, ticker, name, description, category, endpoint_url, price, auth_tier)
     values ('${agent}', '${owner}', 'autx', 'AGENT', 'a', '', 'c', 'https://agent.example', 100, 'jwt_default');
-  insert into batches (id, fee, buyback, deposits, withdrawals, refused) values ('${batch}', 50, 54, 0, 30, '{}');
+  insert into batches (id, fee, buyback, deposits, withdrawals, refused) values ('${batch}', 55, 61, 0, 30, '{}');
   update books set amount = case book when 'deposits' then -10000 when 'fee' then 2 when 'buyback' then 1 else 0 end;
   ${transaction("deposit", buyer, "deposit", { available: 10_000, deposits: -10_000 }, { age: "6 days" })}
   ${transaction("old charge", buyer, "charge", { available: -10, earned: 7, fee: 2, buyback: 1 }, { age: "5 days" })}
@@ -59,23 +64,26 @@ const books = `
   ${transaction("failed reserve", buyer, "reserve", { available: -300, reserved: 300 }, { order: "failed" })}
   ${transaction("failed refund", buyer, "refund", { available: 300, reserved: -300 }, { order: "failed" })}
   ${transaction("open reserve", buyer, "reserve", { available: -50, reserved: 50 }, { order: "open" })}
+  ${transaction("turn charge", buyer, "charge", { available: -40, earned: 28, fee: 5, buyback: 7 }, { order: "turn" })}
   ${transaction("gift reserve", buyer, "reserve", {}, { order: "gift" })}
   ${transaction("gift complete", buyer, "complete", {}, { order: "gift" })}
   ${transaction("sweep", owner, "earning", { available: 100, earned: -100 })}
   ${transaction("withdrawal", owner, "withdrawal", { available: -30, withdrawals: 30 })}
   ${transaction("fee", owner, "fee", { available: -20, fee: 20 })}
   ${order("done", "completed", 200, 20)} ${order("failed", "failed", 300, 0)} ${order("open", "pending", 50, 0)} ${order("gift", "completed", 0, 0)}
+  ${session("ses_talk", 2, 40)} ${turn("turn", 1, 40, 5)} ${turn("free turn", 2, 0, 0)} ${session("ses_silence", 0, 0)}
   ${call("charge", "proxy", 200, 100)} ${call("done complete", "order", 200, 200)} ${call("failed refund", "order", 503, 0)} ${call("gift complete", "order", 200, 0)} ${call("free call", "proxy", 200, 0)}
+  ${call("turn charge", "chat", 200, 40)} ${call("free turn call", "chat", 200, 0)}
   insert into usage_hourly_by_agent select date_trunc('hour', created_at), agent_id, count(*), count(*) filter (where status >= 500), sum(cost), sum(latency_ms) from usage group by 1, 2;
   insert into usage_hourly_by_account select date_trunc('hour', created_at), account_id, count(*), count(*) filter (where status >= 500), sum(cost) from usage group by 1, 2;
   insert into usage_hourly_by_agent values (date_trunc('hour', now() - interval '5 days'), '${agent}', 1, 0, 10, 12);
   insert into usage_hourly_by_account values (date_trunc('hour', now() - interval '5 days'), '${buyer}', 1, 0, 10);
-  insert into agent_totals values ('${agent}', 6, 310);
+  insert into agent_totals values ('${agent}', 8, 350);
   insert into idempotency_keys values
     ('${buyer}', 'a', 'f', '${id("done")}', now()), ('${buyer}', 'b', 'f', '${id("charge")}', now()),
     ('${buyer}', 'c', 'f', '${key}', now()), ('${owner}', 'd', 'f', '${agent}', now());`
 
-const everyTable = "accounts, earnings, api_keys, budgets, agents, batches, transactions, orders, usage, usage_hourly_by_agent, usage_hourly_by_account, agent_totals, idempotency_keys"
+const everyTable = "accounts, earnings, api_keys, budgets, agents, batches, transactions, orders, sessions, usage, usage_hourly_by_agent, usage_hourly_by_account, agent_totals, idempotency_keys"
 
 /** What the schema itself would refuse, were it not taken away: the audit must not rely on it. */
 const constraints = `
@@ -83,7 +91,8 @@ const constraints = `
   alter table earnings drop constraint if exists earnings_posted_not_negative;
   alter table budgets drop constraint if exists budgets_never_overspent;
   alter table transactions drop constraint if exists transactions_balanced, drop constraint if exists transactions_pkey;
-  drop index if exists transactions_order_once;`
+  alter table orders drop constraint if exists orders_turn_ended;
+  drop index if exists transactions_order_once; drop index if exists orders_turn;`
 
 const names = {
   zero: "every transaction sums to zero",
@@ -98,6 +107,10 @@ const names = {
   pending: "every pending order was reserved once and nothing else",
   orphan: "every reserve, completion and refund belongs to an order",
   reserved: "what an account has reserved is the sum of its pending orders",
+  turn: "every chat turn was charged its amount, once, or nothing when it is free",
+  turnOf: "every charge that names an order belongs to a completed chat turn of its account, agent and payer",
+  sessionOf: "every chat turn belongs to a session of its account and agent",
+  session: "every session counts and sums its turns, which are numbered without a hole",
   paid: "every paid call was charged, once and its cost",
   charged: "every charge and completion belongs to exactly one paid call",
   byAgent: "usage_hourly_by_agent is what the retained usage sums to",
@@ -126,7 +139,7 @@ const corruptions: ReadonlyArray<readonly [what: string, statement: string, seen
   ["a batch with a wrong sum", `update batches set fee = fee + 1`, [names.books]],
   ["a book with a wrong sum", `update books set amount = amount - 1 where book = 'withdrawals'`, [names.books]],
   ["a book that is missing", `delete from books where book = 'deposits'`, [names.books]],
-  ["a young batch that is missing", `delete from batches; update books set amount = amount + case book when 'fee' then 50 when 'buyback' then 54 when 'withdrawals' then 30 else 0 end`, [names.batch]],
+  ["a young batch that is missing", `delete from batches; update books set amount = amount + case book when 'fee' then 55 when 'buyback' then 61 when 'withdrawals' then 30 else 0 end`, [names.batch]],
   ["a completed order that was never reserved", `update transactions set order_id = null, type = 'adjustment' ${where("done reserve")}`, [names.completed, names.total]],
   ["an order that was completed twice", transaction("again", buyer, "complete", { reserved: 0 }, { order: "done" }), [names.completed]],
   ["a completed order that was refunded as well", transaction("again", buyer, "refund", {}, { order: "done" }), [names.completed]],
@@ -141,6 +154,27 @@ const corruptions: ReadonlyArray<readonly [what: string, statement: string, seen
   ["a reserve of no order", `update transactions set order_id = '${id("nobody")}' ${where("open reserve")}`, [names.pending, names.orphan]],
   ["an order that vanished", `delete from orders ${where("open")}`, [names.orphan, names.reserved]],
   ["reserved money of an order that ended", `update orders set status = 'failed' ${where("open")}`, [names.failed, names.reserved]],
+  ["a turn that was never charged", `update transactions set order_id = null ${where("turn charge")}`, [names.turn, names.paid]],
+  ["a turn that was charged twice", transaction("again", buyer, "charge", {}, { order: "turn" }), [names.turn]],
+  ["a free turn that was charged", transaction("again", buyer, "charge", {}, { order: "free turn" }), [names.turn]],
+  ["a turn that cost another amount than it was charged", `update orders set amount = 39 ${where("turn")}; update sessions set consumed = 39 where id = 'ses_talk'`, [names.turn]],
+  ["a turn with another fee than its charge", `update orders set fee = 4 ${where("turn")}`, [names.turn]],
+  ["a turn that was reserved as an order", transaction("again", buyer, "reserve", {}, { order: "turn" }), [names.turn]],
+  ["a charge for a turn that is not there", `delete from orders ${where("turn")}`, [names.orphan, names.turnOf, names.session]],
+  ["a charge for an order that is no turn", `update orders set session_id = null, message_index = null ${where("turn")}`, [names.completed, names.turnOf, names.session]],
+  ["a charge for a turn that did not end", `update orders set status = 'pending' ${where("turn")}`, [names.pending, names.reserved, names.turnOf]],
+  ["a charge for a turn of another key", `update orders set subject_id = '${owner}' ${where("turn")}`, [names.turnOf]],
+  ["a charge for a turn with another agent", `update orders set agent_id = '${owner}' ${where("turn")}; update sessions set agent_id = '${owner}'`, [names.turnOf, names.sessionOf]],
+  ["a turn of a session that vanished", `delete from sessions where id = 'ses_talk'`, [names.sessionOf]],
+  ["a turn in another account's session", `update sessions set account_id = '${owner}' where id = 'ses_talk'`, [names.sessionOf]],
+  ["a session that counts a message too much", `update sessions set message_count = 3 where id = 'ses_talk'`, [names.session]],
+  ["a session without turns that counts one", `update sessions set message_count = 1 where id = 'ses_silence'`, [names.session]],
+  ["a session that says it cost more than its turns", `update sessions set consumed = 41 where id = 'ses_talk'`, [names.session]],
+  ["a hole in a session's numbers", `update orders set message_index = 3 ${where("free turn")}`, [names.session]],
+  ["two turns of a session with one number", `update orders set message_index = 1 ${where("free turn")}`, [names.session]],
+  ["a session whose numbers begin with 0", `update orders set message_index = message_index - 1 where session_id = 'ses_talk'`, [names.session]],
+  ["a chat call that was charged without its turn", `update usage set call = 'chat' ${where("charge")}`, [names.paid]],
+  ["a turn that was charged as another call", `update usage set call = 'proxy' ${where("turn charge")}`, [names.paid]],
   ["a paid call that was never charged", `update usage set cost = 5 ${where("free call")}; ${rolledUp(5)}`, [names.paid]],
   ["a call that was charged another amount than it cost", `update usage set cost = 101 ${where("charge")}; ${rolledUp(1)}`, [names.paid]],
   ["a call charged to another account", `update usage set account_id = '${owner}' ${where("charge")}`, [names.paid, names.byAccount]],
@@ -268,7 +302,7 @@ describe("npm run audit", () => {
       await sql`update batches set fee = fee + 1`
       const wrong = await runAudit(database.env)
       expect(wrong.code).toBe(1)
-      expect(wrong.stdout).toContain(`FAIL ${names.books}: 1, e.g. fee: books and batches 53, entries 52\n`)
+      expect(wrong.stdout).toContain(`FAIL ${names.books}: 1, e.g. fee: books and batches 58, entries 57\n`)
       expect(wrong.stdout).toMatch(new RegExp(`audit: ${checks} checks, 1 findings\n$`))
     } finally {
       await sql.end()

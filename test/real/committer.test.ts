@@ -1,8 +1,8 @@
 import { randomUUID } from "node:crypto"
 import { Effect, Layer, ManagedRuntime } from "effect"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
-import type { AccountId, OrderId, Token } from "../../src/domain/ids.ts"
-import type { CommitOutcome } from "../../src/store/Commit.ts"
+import type { AccountId, AgentId, KeyId, OrderId, SessionId, Token } from "../../src/domain/ids.ts"
+import type { CommitOutcome, CommitRows, TurnRow } from "../../src/store/Commit.ts"
 import { Committer } from "../../src/store/Committer.ts"
 import { migrate } from "../../src/store/Migrations.ts"
 import { Postgres, type Sql } from "../../src/store/Postgres.ts"
@@ -168,6 +168,109 @@ describe("the committer", () => {
     const nobody = transaction({ type: "fee", available: -10n, earned: 10n, earnerId: randomUUID() as string as AccountId })
     expect(await submitted(node.submit, id, await takeToken(sql, id), { transactions: [nobody] })).toMatchObject({ _tag: "aborted" })
     expect(await balanceOf(sql, id)).toBe(100n)
+  })
+
+  describe("of a chat session", () => {
+    const agentId = randomUUID() as string as AgentId
+    const subjectId = randomUUID() as string as KeyId
+
+    /** A buyer with 100 and a session, as it is after it was opened. */
+    const newSession = async () => {
+      const id = await newAccount(sql, 100n)
+      const token = await takeToken(sql, id)
+      const sessionId = `ses_${randomUUID().replaceAll("-", "")}` as SessionId
+      const commit = (rows: CommitRows) => submitted(node.submit, id, token, rows)
+      expect(await commit({ sessions: [{ id: sessionId, subjectId, agentId, nodeId: randomUUID(), price: 10n, startedAtMs: Date.now() }] })).toEqual({ _tag: "committed" })
+      return { id, token, sessionId, commit }
+    }
+    type Session = Awaited<ReturnType<typeof newSession>>
+
+    /** A turn with its charge and its call. */
+    const turnOf = ({ id, sessionId }: Session, messageIndex: number, more: Partial<TurnRow> = {}): CommitRows => {
+      const orderId = randomUUID() as string as OrderId
+      const charge = transaction({ available: -10n, fee: 10n, orderId, agentId, subjectId })
+      return {
+        transactions: [charge],
+        usage: [{ id: charge.id, accountId: id, subjectId, agentId, call: "chat", status: 200, cost: 10n, latencyMs: 1, atMs: charge.atMs }],
+        turns: [{
+          id: orderId, sessionId, term: 1n, subjectId, agentId, messageId: undefined, messageIndex, prompt: "say \"hi\"\\", amount: 10n, fee: 10n,
+          outputHash: "sha256:00", outputText: "hi ✓", createdAtMs: charge.atMs - 5, completedAtMs: charge.atMs, ...more
+        }]
+      }
+    }
+    const close = ({ sessionId }: Session, letterId?: string): CommitRows => ({ closedSessions: [{ id: sessionId, reason: "closed by its client", letterId, atMs: Date.now() }] })
+    const chatOf = async ({ id, sessionId }: Session) => ({
+      balance: await balanceOf(sql, id),
+      session: (await sql`select status, message_count, consumed from sessions where id = ${sessionId}`)[0],
+      turns: (await sql<Array<{ message_index: number }>>`select message_index from orders where session_id = ${sessionId} order by 1`).map((row) => row.message_index),
+      calls: (await sql`select from usage where account_id = ${id}`).length
+    })
+    const soundBooks = async () => expect((await audit(sql)).filter((check) => !check.ok)).toEqual([])
+
+    it("makes a turn durable with its charge, its call, and what the session has come to", async () => {
+      const session = await newSession()
+      expect(await session.commit(turnOf(session, 1, { messageId: "m" }))).toEqual({ _tag: "committed" })
+      expect(await session.commit({ turns: turnOf(session, 2, { amount: 0n, fee: 0n }).turns! })).toEqual({ _tag: "committed" })
+      expect(await chatOf(session)).toEqual({ balance: 90n, session: { status: "active", message_count: 2, consumed: 10n }, turns: [1, 2], calls: 1 })
+      expect(await sql`select status, prompt, payment_method, output_text, message_id, token from orders where session_id = ${session.sessionId} and message_index = 1`)
+        .toEqual([{ status: "completed", prompt: "say \"hi\"\\", payment_method: "credits", output_text: "hi ✓", message_id: "m", token: session.token }])
+      await soundBooks()
+    })
+
+    it("takes back the whole request of a turn that comes after the close, of an earlier term, or out of turn, and its neighbours don't notice", async () => {
+      const [closed, taken, skipped, repeated, foreign, good] = await Promise.all([newSession(), newSession(), newSession(), newSession(), newSession(), newSession()])
+      await closed.commit(close(closed))
+      await sql`update sessions set term = term + 1 where id = ${taken.sessionId}`
+      await repeated.commit(turnOf(repeated, 1))
+      const told = await Promise.all([
+        closed.commit(turnOf(closed, 1)), taken.commit(turnOf(taken, 1)), skipped.commit(turnOf(skipped, 2)), repeated.commit(turnOf(repeated, 1)),
+        foreign.commit(turnOf(foreign, 1, { sessionId: good.sessionId })), good.commit(turnOf(good, 1))
+      ])
+      expect(told.map(({ _tag }) => _tag)).toEqual(["aborted", "aborted", "aborted", "aborted", "aborted", "committed"])
+      for (const session of [closed, taken, skipped, foreign]) {
+        expect(await chatOf(session)).toEqual({ balance: 100n, session: { status: session === closed ? "closed" : "active", message_count: 0, consumed: 0n }, turns: [], calls: 0 })
+      }
+      const one = { balance: 90n, session: { status: "active", message_count: 1, consumed: 10n }, turns: [1], calls: 1 }
+      expect([await chatOf(repeated), await chatOf(good)]).toEqual([one, one])
+      await soundBooks()
+    })
+
+    it("has one turn for each of a client's message ids, and no bound on those without", async () => {
+      const [session, other] = [await newSession(), await newSession()]
+      await session.commit(turnOf(session, 1, { messageId: "first" }))
+      expect(await session.commit(turnOf(session, 2, { messageId: "first" }))).toEqual({ _tag: "aborted", constraint: "orders_message_once" })
+      const again = { ...session, token: await takeToken(sql, session.id) }
+      for (const [at, messageId] of ["second", undefined, undefined].entries()) {
+        expect(await submitted(node.submit, again.id, again.token, turnOf(session, 2 + at, { messageId }))).toEqual({ _tag: "committed" })
+      }
+      expect(await other.commit(turnOf(other, 1, { messageId: "first" }))).toEqual({ _tag: "committed" })
+      expect(await chatOf(session)).toEqual({ balance: 60n, session: { status: "active", message_count: 4, consumed: 40n }, turns: [1, 2, 3, 4], calls: 4 })
+    })
+
+    it("is closed once, and has one letter", async () => {
+      const [lettered, silent] = [await newSession(), await newSession()]
+      const letterId = randomUUID()
+      const closes = [lettered.commit(close(lettered, letterId)), silent.commit(close(silent))]
+      expect(await outcomes(closes)).toEqual(["committed", "committed"])
+      const closedAt = async () => await sql`select closed_at, close_reason from sessions where id = ${lettered.sessionId}`
+      const before = await closedAt()
+      expect(await outcomes([lettered.commit(close(lettered, randomUUID())), silent.commit(close(silent, randomUUID()))])).toEqual(["committed", "committed"])
+      expect(await closedAt()).toEqual(before)
+      expect(await sql`select id, kind, session_id, attempts, sent_at from letters where account_id in (${lettered.id}, ${silent.id})`)
+        .toEqual([{ id: letterId, kind: "receipt", session_id: lettered.sessionId, attempts: 0, sent_at: null }])
+    })
+
+    it("counts the late cancels of a buyer with an agent and a UTC day, in one batch and over several", async () => {
+      const { id, commit } = await newSession()
+      const day = Date.parse("2026-03-01T23:59:59.999Z")
+      const cancel = (atMs: number, agent = agentId) => commit({ lateCancels: [{ agentId: agent, atMs }] })
+      const other = randomUUID() as string as AgentId
+      await Promise.all([cancel(day), cancel(day - 5), cancel(day + 1), cancel(day, other)])
+      await cancel(day)
+      expect(await sql`select agent_id, day::text as day, cancels from late_cancels where account_id = ${id} order by day, cancels`).toEqual([
+        { agent_id: other, day: "2026-03-01", cancels: 1 }, { agent_id: agentId, day: "2026-03-01", cancels: 3 }, { agent_id: agentId, day: "2026-03-02", cancels: 1 }
+      ])
+    })
   })
 
   it("drops what still waits of an account that was lost, before it is sent", async () => {

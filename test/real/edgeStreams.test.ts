@@ -82,6 +82,7 @@ describe("a socket", () => {
         else live.send(`${room}: ${text}`)
       },
       drained: () => undefined,
+      stopping: () => live.close(1001, "stopping"),
       closed: (code) => closed.fire(code)
     })
     const socket = await opened("/v9/ws/den")
@@ -118,7 +119,7 @@ describe("a socket", () => {
   })
 
   it("sends no binary frames, and a session that throws ends its own socket only", async () => {
-    client.edge.fixture.session = () => ({ message: () => { throw new Error("secret") }, drained: () => undefined, closed: () => undefined })
+    client.edge.fixture.session = () => ({ message: () => { throw new Error("secret") }, drained: () => undefined, stopping: () => undefined, closed: () => undefined })
     for (const [message, code] of [[new Uint8Array([1]), 1003], ["text", 1011]] as const) {
       const socket = await opened("/v9/ws/den")
       const ended = new Promise<number>((resolve) => socket.addEventListener("close", (event) => resolve(event.code)))
@@ -138,6 +139,7 @@ describe("a socket", () => {
         for (let i = 0; i < 8; i++) live.send("x".repeat(64 * 1024))
       },
       drained: () => undefined,
+      stopping: () => live.close(1001, "stopping"),
       closed: (code) => closed.fire(code)
     })
     const connection = await connect()

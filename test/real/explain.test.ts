@@ -12,13 +12,14 @@ import type { TransactionId } from "../../src/domain/ids.ts"
 import { newId } from "../../src/kernel/Ids.ts"
 import { readEvidence } from "../../src/store/Explain.ts"
 import { creditAccount } from "../../src/store/OperatorStore.ts"
+import { ChatSocket } from "../support/ChatSocket.ts"
 import { type Person, type Reply, type ScriptedAgent, type World, makeWorld } from "../support/World.ts"
 
 let world: World
 let buyer: Person
 let agent: ScriptedAgent
 let key: { readonly id: string; readonly key: string }
-/** By what they are: the ids of transactions, and of two orders. */
+/** By what they are: the ids of transactions, of two orders, and of a chat turn's order and its session. */
 const ids: Record<string, string> = {}
 
 const explain = async (id: string) => (await readEvidence(world.sql, id)).map((evidence) => ({ evidence, ...replay(evidence) }))
@@ -44,6 +45,15 @@ const order = async (): Promise<string> => {
     const { json } = await world.call("GET", `/v1/orders/${placed.json.id}`, { token: buyer.accessToken })
     if (json.status !== "pending") return placed.json.id
   }
+}
+const chatTurn = async (): Promise<void> => {
+  const chat = await ChatSocket.open(world, agent.ticker, key.key)
+  const { done } = await chat.turn("hi")
+  chat.send({ type: "close" })
+  await chat.closed
+  ids["turn's order"] = done["order_id"]
+  ids["turn's session"] = done["session_id"]
+  ids["turn"] = await idOf(buyer.accountId, "charge", done["order_id"])
 }
 const adjust = async (amount: bigint, reason: string): Promise<string> => {
   const transactionId = newId<TransactionId>()
@@ -86,6 +96,7 @@ beforeAll(async () => {
   ids["grant"] = await adjust(10_000n, "without an audit row, as the demo's")
   await world.sql`delete from audit_log where details ->> 'transaction_id' = ${ids["grant"]}`
   ids["withdrawal"] = await withdraw()
+  await chatTurn()
   expect((await world.audit()).filter(({ ok }) => !ok)).toEqual([])
 })
 afterAll(() => world.stop())
@@ -101,9 +112,9 @@ describe("an explanation decides again, to the same outcome,", () => {
 
   it("from other rows than the transaction, where there are some", async () => {
     const from: Record<string, string> = {}
-    for (const name of ["charge", "reserve", "complete", "refund", "adjustment", "taken back", "grant"]) from[name] = (await one(ids[name]!)).from
+    for (const name of ["charge", "turn", "reserve", "complete", "refund", "adjustment", "taken back", "grant"]) from[name] = (await one(ids[name]!)).from
     expect(from).toEqual({
-      charge: "the call's usage row", reserve: "the order", complete: "the order", refund: "the order", adjustment: "the operator's audit row", "taken back": "the operator's audit row",
+      charge: "the call's usage row", turn: "the turn's order", reserve: "the order", complete: "the order", refund: "the order", adjustment: "the operator's audit row", "taken back": "the operator's audit row",
       grant: "the transaction's own amount: no other row records it"
     })
     for (const name of ["taken back", "grant"]) expect((await one(ids[name]!)).differences).toEqual([])
@@ -116,6 +127,15 @@ describe("an explanation decides again, to the same outcome,", () => {
     expect(dearer.lines).toContainEqual({ line: "agent's price then", books: "0.05", replayed: "0.05" })
     expect(dearer.evidence.prices.map(({ price }) => price)).toEqual([30_000n, 50_000n])
     for (const { id } of await world.sql<Array<{ id: string }>>`select id from transactions`) expect((await one(id)).differences, id).toEqual([])
+  })
+
+  it("a chat turn, by its own id and by its order's", async () => {
+    const { lines, evidence } = await one(ids["turn"]!)
+    expect((await one(ids["turn's order"]!)).evidence).toEqual(evidence)
+    expect(evidence.order).toMatchObject({ status: "completed", amount: 30_000n, session: { id: ids["turn's session"], messageIndex: 1, accountId: buyer.accountId, agentId: agent.id } })
+    for (const [line, value] of [["available", "-0.03"], ["earned", "+0.0216"], ["order's transactions", "charge"], ["usage's call", "chat"], ["agent's price then", "0.03"]]) {
+      expect(lines).toContainEqual({ line, books: value, replayed: value })
+    }
   })
 
   it("a call whose usage row was dropped when its time was over", async () => {
@@ -170,6 +190,20 @@ describe("an explanation shows", () => {
     expect((await explain(ids["order done"]!)).map(({ evidence }) => evidence.transaction.id)).toEqual([ids["reserve"], ids["complete"]])
   })
 
+  it("which session a chat turn belongs to, and no hold of its own", async () => {
+    const shown = await text(ids["turn"]!)
+    expect(shown).toMatch(new RegExp([
+      `^transaction ${ids["turn"]}: charge, a chat turn was paid, .*`,
+      "(.*\n)+call         chat, answered 200 after \\d+ ms, cost \\$0\\.03, at .* UTC",
+      `(.*\n)+order        ${ids["turn's order"]}, completed, \\$0\\.03 by credits`,
+      "             created .* UTC, ended .* UTC",
+      `             transactions: charge ${ids["turn"]}`,
+      `session      ${ids["turn's session"]}, its turn 1, begun .* UTC`,
+      "batch        [0-9a-f-]{36}",
+      "replayed: equal in \\d+ lines, from the turn's order$"
+    ].join("\n")))
+  })
+
   it("what an operator did, with nothing in it that a terminal would obey", async () => {
     const shown = await text(ids["taken back"]!)
     expect(shown).toContain("reference    a mistake\\u{1b}[2J\\u{202e}")
@@ -196,6 +230,15 @@ const corruptions: ReadonlyArray<readonly [what: string, of: string, statement: 
   ["another key", "charge", (id) => `update transactions set subject_id = account_id where id = '${id}'`, ["key or login", "usage's key or login"]],
   ["another balance", "charge", (id) => `update transactions set balance_after = balance_after + 1 where id = '${id}'`, ["balance before"]],
   ["another type", "charge", (id) => `update transactions set type = 'fee' where id = '${id}'`, ["available", "earned", "buyback", "balance after", "earner", "agent", "key or login", "reference"]],
+  ["another price of a turn", "turn", (id) => `update transactions set available = available * 2, earned = earned * 2, fee = fee * 2, buyback = buyback * 2 where id = '${id}'`, ["available", "earned", "fee", "buyback", "balance before", "balance after", "order's fee"]],
+  ["a turn that costs another amount", "turn", (id) => `update orders set amount = 20000 where id = (select order_id from transactions where id = '${id}')`, ["available", "earned", "fee", "buyback", "balance after", "usage's cost", "agent's price then"]],
+  ["a turn of another key", "turn", (id) => `update orders set subject_id = account_id where id = (select order_id from transactions where id = '${id}')`, ["key or login"]],
+  ["a turn that ended at another time", "turn", (id) => `update orders set completed_at = completed_at - interval '1 second' where id = (select order_id from transactions where id = '${id}')`, ["time"]],
+  ["a turn that is gone", "turn", (id) => `delete from orders where id = (select order_id from transactions where id = '${id}')`, ["order"]],
+  ["a turn that became an order", "turn", (id) => `update orders set session_id = null, message_index = null where id = (select order_id from transactions where id = '${id}')`, ["order's transactions", "session's account", "session's agent"]],
+  ["a session of somebody else", "turn", (id) => `update sessions set account_id = agent_id where id = (select session_id from orders o join transactions t on t.order_id = o.id where t.id = '${id}')`, ["session's account"]],
+  ["a session that is gone", "turn", () => "delete from sessions", ["session's account", "session's agent"]],
+  ["a turn that lost its order", "turn", (id) => `update transactions set order_id = null where id = '${id}'`, ["usage's call"]],
   ["a call that costs another amount", "charge", (id) => `update usage set cost = 20000 where id = '${id}'`, ["available", "earned", "fee", "buyback", "balance after", "agent's price then"]],
   ["a lost usage row", "charge", (id) => `delete from usage where id = '${id}'`, ["usage rows"]],
   ["a usage row twice", "charge", (id) => `insert into usage select * from usage where id = '${id}'`, ["usage rows"]],
@@ -214,13 +257,14 @@ const corruptions: ReadonlyArray<readonly [what: string, of: string, statement: 
   ["a fee that paid more than it took", "fee", (id) => `update transactions set fee = fee + 1 where id = '${id}'`, ["outcome"]],
   ["a withdrawal that kept something here", "withdrawal", (id) => `update transactions set withdrawals = withdrawals - 1, buyback = 1 where id = '${id}'`, ["available", "buyback", "balance after"]]
 ]
-const tables = ["transactions", "usage", "orders", "audit_log"]
+const tables = ["transactions", "usage", "orders", "sessions", "audit_log"]
+
+/** From then on rows can be made wrong, and `restore` brings back what they are now. */
+const makeBreakable = () => world.sql.unsafe(`alter table transactions drop constraint transactions_balanced, drop constraint transactions_type_known; ${tables.map((table) => `create table kept_${table} as table ${table}`).join("; ")}`)
+const restore = () => world.sql.unsafe(tables.map((table) => `truncate ${table}; insert into ${table} select * from kept_${table}`).join("; "))
 
 describe("an explanation names", () => {
-  beforeAll(async () => {
-    await world.sql.unsafe(`alter table transactions drop constraint transactions_balanced, drop constraint transactions_type_known; ${tables.map((table) => `create table kept_${table} as table ${table}`).join("; ")}`)
-  })
-  const restore = () => world.sql.unsafe(tables.map((table) => `truncate ${table}; insert into ${table} select * from kept_${table}`).join("; "))
+  beforeAll(makeBreakable)
 
   it.each(corruptions)("%s in the rows of a %s", async (_what, of, statement, lines) => {
     await world.sql.unsafe(statement(ids[of]!))
@@ -228,6 +272,25 @@ describe("an explanation names", () => {
       const { differences, evidence, ...replayed } = await one(ids[of]!)
       expect(differences.map(({ line }) => line).sort()).toEqual([...lines].sort())
       expect(textOf(evidence, { ...replayed, differences })).toContain(`replayed: differs in ${lines.length} of`)
+    } finally {
+      await restore()
+    }
+  })
+})
+
+describe("the price of a chat turn", () => {
+  it("is what its agent cost when its session began, whatever came after", async () => {
+    const begun = (hours: number) => world.sql`update sessions set started_at = now() - ${hours} * interval '1 hour' where id = ${ids["turn's session"]!}`
+    const priced = "target = $1 and action = 'agent.create'"
+    await world.sql.begin(async (sql) => {
+      await sql.unsafe(`insert into audit_log select gen_random_uuid(), account_id, actor, 'agent.update', target, '{"fields": ["price"], "price": "50000"}', now() - interval '2 hours' from audit_log where ${priced}`, [agent.id])
+      await sql.unsafe(`update audit_log set created_at = now() - interval '9 hours' where ${priced}`, [agent.id])
+    })
+    try {
+      await begun(1)
+      expect((await one(ids["turn"]!)).differences.map(({ line, replayed }) => [line, replayed])).toEqual([["agent's price then", "0.05"]])
+      await begun(3)
+      expect((await one(ids["turn"]!)).differences).toEqual([])
     } finally {
       await restore()
     }
@@ -268,8 +331,8 @@ describe("npm run explain", () => {
     const nobody = newId<string>()
     const [unknown, word, none, two, flag] = await Promise.all([run(nobody), run("the-last-one"), run(), run(nobody, nobody), run("--jsom")])
     for (const { code, out } of [unknown, word, none, two, flag]) expect([code, out]).toEqual([1, ""])
-    expect(unknown.err).toMatch(new RegExp(`^explain: there is no transaction and no order "${nobody}"; usage: [^\n]*\n$`))
-    expect(word.err).toMatch(/^explain: there is no transaction and no order "the-last-one"; usage: /)
+    expect(unknown.err).toMatch(new RegExp(`^explain: no transaction is "${nobody}" or belongs to an order of that id; usage: [^\n]*\n$`))
+    expect(word.err).toMatch(/^explain: no transaction is "the-last-one" or belongs to an order of that id; usage: /)
     for (const { err } of [none, two, flag]) expect(err).toMatch(/^explain: usage: [^\n]*\n$/)
   })
 })

@@ -105,6 +105,8 @@ const sidesOf = (id: string, type: Transaction["type"], atMs: number, sides: Par
   ...sides
 })
 
+const accept = (transaction?: Transaction, charges: ReadonlyArray<Charge> = []): Prediction => ({ _tag: "Accepted", transaction, charges })
+
 /** Percentages of a whole amount; the platform keeps what two rounded-down shares leave. */
 const sharesOf = (amount: bigint, command: { readonly earnerId: Transaction["earnerId"]; readonly split: { readonly creator: bigint; readonly buyback: bigint } }): Partial<Transaction> => {
   const part = (percent: bigint): bigint => {
@@ -130,7 +132,7 @@ export class Auditor {
     const prediction = this.#judge(command, nowMs)
     if (prediction._tag === "Accepted") {
       const { transaction, charges } = prediction
-      this.#lines.push({ command, activation: this.#activation, transaction, charges, fate: "decided" })
+      this.#lines.push({ command: this.#granted(command, nowMs), activation: this.#activation, transaction, charges, fate: "decided" })
     }
     return prediction
   }
@@ -201,18 +203,42 @@ export class Auditor {
     return sum(this.#openOrders().map((order) => order.amount))
   }
 
-  /** A hold ends with its release or its capture, also when the capture's commit was lost. */
+  /** A hold is what it was made or topped up to, less what was billed to it; it ends with its release or its capture. All of that also when the commit was lost. */
+  #holdsAfter(lines: ReadonlyArray<Line>): ReadonlyArray<Hold> {
+    const holds = new Map<string, Hold>()
+    for (const { command } of lines) {
+      if (command._tag === "Hold" || command._tag === "TopUp") holds.set(command.hold.id, command.hold)
+      if (command._tag === "Release" || command._tag === "Capture") holds.delete(command.holdId)
+      if (command._tag === "Bill") holds.set(command.holdId, { ...holds.get(command.holdId)!, amount: holds.get(command.holdId)!.amount - command.amount })
+    }
+    return [...holds.values()]
+  }
+
   #openHolds(): ReadonlyArray<Hold> {
-    const ended = new Set([...this.#commands(this.#lines, "Release"), ...this.#commands(this.#lines, "Capture")].map((command) => command.holdId))
-    return this.#commands(this.#lines, "Hold").map((command) => command.hold).filter((hold) => !ended.has(hold.id))
+    return this.#holdsAfter(this.#lines)
+  }
+
+  #openHold(holdId: string): Hold | undefined {
+    return this.#openHolds().find(({ id }) => id === holdId)
   }
 
   /** Those open when this activation began, and those it granted itself. */
   #holdsKnown(): ReadonlyArray<Hold> {
-    const endedBefore = new Set(this.#lines.filter((line) => line.activation < this.#activation).flatMap(({ command }) =>
-      command._tag === "Release" || command._tag === "Capture" ? [command.holdId] : []
-    ))
-    return this.#commands(this.#lines, "Hold").map((command) => command.hold).filter((hold) => !endedBefore.has(hold.id))
+    const own = this.#lines.filter((line) => line.activation === this.#activation)
+    return [
+      ...this.#holdsAfter(this.#lines.filter((line) => line.activation < this.#activation)),
+      ...[...this.#commands(own, "Hold"), ...this.#commands(own, "TopUp")].map((command) => command.hold)
+    ]
+  }
+
+  /** The command as it is kept: a session's hold with what it came to be. */
+  #granted(command: Command, nowMs: number): Command {
+    if (command._tag !== "TopUp") return command
+    const has = this.#openHold(command.hold.id)?.amount ?? 0n
+    const goals = Array.from({ length: command.units }, (_, more) => command.unit * BigInt(more + 1))
+    const within = goals.filter((goal) => goal <= has || this.#mayNotSpend(goal - has, command.hold.subjectId, nowMs) === undefined)
+    const goal = within.at(-1)!
+    return { ...command, hold: { ...command.hold, amount: goal > has ? goal : has } }
   }
 
   #openOrders(): ReadonlyArray<PendingOrder> {
@@ -283,25 +309,33 @@ export class Auditor {
     return undefined
   }
 
+  #judgeCharge(command: Extract<Command, { _tag: "Capture" | "Bill" }>, id: string, orderId: Transaction["orderId"], nowMs: number): Prediction {
+    const hold = this.#openHold(command.holdId)
+    if (hold === undefined || hold.amount < command.amount || this.#available() < command.amount) return { _tag: "HoldLost" }
+    if (this.#budgetsOf(hold.subjectId).some((budget) => this.#spent(hold.subjectId, budget, nowMs) + command.amount > budget.amount)) {
+      return { _tag: "HoldLost" }
+    }
+    return accept(
+      sidesOf(id, "charge", nowMs, {
+        available: -command.amount, ...sharesOf(command.amount, command), agentId: hold.agentId, orderId, subjectId: hold.subjectId
+      }),
+      this.#chargesFor(hold.subjectId, command.amount, nowMs)
+    )
+  }
+
   #judge(command: Command, nowMs: number): Prediction {
-    const accept = (transaction?: Transaction, charges: ReadonlyArray<Charge> = []): Prediction => ({ _tag: "Accepted", transaction, charges })
     switch (command._tag) {
       case "Hold":
         return this.#mayNotSpend(command.hold.amount, command.hold.subjectId, nowMs) ?? accept()
       case "Release":
         return accept()
-      case "Capture": {
-        const hold = this.#openHolds().find((open) => open.id === command.holdId)
-        if (hold === undefined || hold.amount < command.amount || this.#available() < command.amount) return { _tag: "HoldLost" }
-        if (this.#budgetsOf(hold.subjectId).some((budget) => this.#spent(hold.subjectId, budget, nowMs) + command.amount > budget.amount)) {
-          return { _tag: "HoldLost" }
-        }
-        return accept(
-          sidesOf(hold.id, "charge", nowMs, {
-            available: -command.amount, ...sharesOf(command.amount, command), agentId: hold.agentId, subjectId: hold.subjectId
-          }),
-          this.#chargesFor(hold.subjectId, command.amount, nowMs)
-        )
+      case "Capture":
+        return this.#judgeCharge(command, command.holdId, undefined, nowMs)
+      case "Bill":
+        return this.#judgeCharge(command, command.transactionId, command.orderId, nowMs)
+      case "TopUp": {
+        const missing = command.unit - (this.#openHold(command.hold.id)?.amount ?? 0n)
+        return (missing > 0n ? this.#mayNotSpend(missing, command.hold.subjectId, nowMs) : undefined) ?? accept()
       }
       case "Reserve": {
         const { order } = command

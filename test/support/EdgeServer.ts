@@ -57,7 +57,8 @@ export const startEdge = async (options: { readonly limits?: Partial<EdgeLimits>
     Layer.succeed(Relay, { call: (...parts) => steer.relay(...parts) }),
     Layer.succeed(Admission, {
       admitNow: (authorization) => authorization === "Bearer elsewhere" ? undefined : decide(authorization),
-      admit: (authorization) => Effect.map(Effect.promise(() => steer.admitted), () => decide(authorization))
+      admit: (authorization) => Effect.map(Effect.promise(() => steer.admitted), () => decide(authorization)),
+      again: () => Effect.void
     }),
     Layer.succeed(Idempotency, {
       begin: (_caller, call) => Effect.suspend((): Effect.Effect<StoredAnswer | undefined, IdempotencyInFlight> => {

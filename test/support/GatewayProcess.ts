@@ -32,6 +32,8 @@ export interface Taken {
   readonly isWhole: boolean
 }
 
+type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE"
+
 export interface CallOptions {
   readonly token?: string
   /** An object is sent as JSON; text and streams as they are. */
@@ -120,7 +122,7 @@ export class GatewayProcess {
     if (code !== 0) throw new Error(`the gateway ended with ${code}:\n${this.stderr()}`)
   }
 
-  async call(method: "GET" | "POST" | "DELETE", path: string, { token, body, headers = {}, signal }: CallOptions = {}): Promise<Reply> {
+  async call(method: Method, path: string, { token, body, headers = {}, signal }: CallOptions = {}): Promise<Reply> {
     const isJson = typeof body === "object" && !("pipe" in body)
     const answer = await this.#pool.request({
       method, path, signal,
@@ -147,7 +149,7 @@ export class GatewayProcess {
   }
 
   /** As `call`, and the body; any other status fails. */
-  async ask(status: number, method: "GET" | "POST" | "DELETE", path: string, options: CallOptions = {}): Promise<any> {
+  async ask(status: number, method: Method, path: string, options: CallOptions = {}): Promise<any> {
     const reply = await this.call(method, path, options)
     if (reply.status !== status) throw new Error(`${method} ${path}: expected ${status}, got ${reply.status} ${reply.text}`)
     return reply.json

@@ -10,7 +10,7 @@ import { Answer, endpoint, relay, type Socket, socket, type SocketSession, strea
 const statuses: Readonly<Record<GatewayErrorTag, number>> = {
   InvalidRequest: 422, BodyTooLarge: 413, BodyTimeout: 408, NotFound: 404, MethodNotAllowed: 405, AlreadyExists: 409,
   IdempotencyKeyReused: 409, IdempotencyInFlight: 409, AnswerNotStored: 409, AddressForbidden: 422, InputNotAccepted: 422,
-  Unauthenticated: 401, ScopeMissing: 403, LoginRequired: 403, EmailUnverified: 403, NotOwner: 403, AccountSuspended: 403,
+  Unauthenticated: 401, ScopeMissing: 403, LoginRequired: 403, EmailUnverified: 403, NotOwner: 403, OriginForbidden: 403, AccountSuspended: 403,
   InsufficientCredits: 402, BudgetExceeded: 402, RateLimited: 429, TooManyAttempts: 429, MailboxFull: 503, Overloaded: 503,
   AgentPaused: 503, AgentUnavailable: 503, StoreUnavailable: 503, NotCommitted: 503, OutcomeUnknown: 503, HoldLost: 503, Draining: 503,
   NotImplemented: 501, NotConfigured: 503
@@ -43,7 +43,7 @@ export const makeFixture = (): Fixture => ({
   calls: [],
   wait: Effect.succeed("done"),
   events: Stream.fromIterable([{ n: 1 }, { n: 2 }]),
-  session: () => ({ message: () => undefined, drained: () => undefined, closed: () => undefined })
+  session: (socket) => ({ message: () => undefined, drained: () => undefined, stopping: () => socket.close(1001, "stopping"), closed: () => undefined })
 })
 
 const docs = { summary: "A row of the fixture", tag: "fixture" }

@@ -14,11 +14,12 @@ const tag = "Agents"
 type Listed = Effect.Success<ReturnType<Listings["Service"]["get"]>>
 
 /** `endpoint_url` is public for agents that were listed here, and no other dialect lists any yet. */
-const agentView = ({ agent, calls, revenue }: Listed) => ({
+const agentView = ({ agent, calls, revenue, lateCancelsToday }: Listed) => ({
   id: agent.id, name: agent.name, ticker: agent.ticker, description: agent.description, category: agent.category,
   service_price: agent.price, endpoint_url: agent.endpointUrl, status: agent.status, auth_tier: agent.authTier,
   manifest: agent.manifest ?? null, total_requests: Number(calls), total_revenue: revenue,
-  owner_id: agent.ownerId, free_tier_calls: agent.freeTierCalls, created_at: new Date(agent.createdAtMs)
+  owner_id: agent.ownerId, free_tier_calls: agent.freeTierCalls, created_at: new Date(agent.createdAtMs),
+  ...(lateCancelsToday === undefined ? {} : { late_cancels_today: lateCancelsToday })
 })
 
 const patchOf = ({ endpoint_url, service_price, auth_tier, free_tier_calls, manifest, ...same }: typeof wire.AgentPatch.Type): AgentPatch => ({

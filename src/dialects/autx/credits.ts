@@ -34,10 +34,10 @@ export const credits = [
   }),
   endpoint({
     id: "autx.credits.holds", method: "GET", path: "/credits/holds",
-    docs: { summary: "List what your credits are reserved for", description: "Calls in flight, then pending orders, oldest first.", tag },
+    docs: { summary: "List what your credits are reserved for", description: "Calls in flight and chat sessions, then pending orders, oldest first.", tag },
     query: wire.LimitQuery, success: wire.Holds, errors: commitErrors,
     handle: ({ query }, { caller }) => Ledger.use((ledger) => ledger.holds(caller.accountId)).pipe(Effect.map(({ holds, orders }) => [
-      ...holds.map(({ id, amount, call, agent, expiresAtMs }) => ({ id, amount_usd: amount, call, agent_ticker: agent, expires_at: new Date(expiresAtMs) })),
+      ...holds.map(({ id, amount, call, agent, sessionId, expiresAtMs }) => ({ id, amount_usd: amount, call, agent_ticker: agent, session_id: sessionId, expires_at: new Date(expiresAtMs) })),
       ...orders.map(({ id, amount, agent }) => ({ id, amount_usd: amount, call: "order", agent_ticker: agent, expires_at: null }))
     ].slice(0, query.limit)))
   }),
@@ -48,8 +48,8 @@ export const credits = [
     handle: ({ query }, { caller }) => Ledger.use((ledger) => ledger.transactions(caller.accountId, query.limit + 1, query.cursor)).pipe(
       Effect.flatMap((rows) => page("/credits/transactions", wire.PageQuery, query, rows, ({ id }) => ({ ...query, cursor: id })))
     ),
-    view: (rows) => rows.map(({ id, type, amount, balanceAfter, ticker, orderId, createdAt }) => ({
-      id, type: wireTypes[type](amount), amount_usd: amount, balance_after: balanceAfter, agent_ticker: ticker, order_id: orderId, created_at: createdAt
+    view: (rows) => rows.map(({ id, type, amount, balanceAfter, ticker, orderId, sessionId, createdAt }) => ({
+      id, type: wireTypes[type](amount), amount_usd: amount, balance_after: balanceAfter, agent_ticker: ticker, order_id: orderId, session_id: sessionId, created_at: createdAt
     }))
   }),
   endpoint({

@@ -36,7 +36,8 @@ const missing: Readonly<Record<string, string>> = {
   "api key": "No such API key, or it was revoked already",
   order: "No such order among yours",
   path: "There is nothing at this path",
-  route: "There is nothing at this path"
+  route: "There is nothing at this path",
+  session: "No such chat session among yours"
 }
 
 const unauthenticated: Readonly<Record<Unauthenticated["reason"], string>> = {
@@ -101,6 +102,7 @@ export const errors: ErrorTable = {
   LoginRequired: () => say(403, "This needs a login: an API key can't do it"),
   EmailUnverified: () => say(403, "Verify your email"),
   NotOwner: ({ what }) => say(403, `Only the owner may change this ${what}`),
+  OriginForbidden: () => say(403, "Pages of this origin may not connect: the operator allows origins with ALLOWED_ORIGINS"),
   AccountSuspended: () => say(403, "The account is suspended: contact the operator"),
 
   InsufficientCredits: insufficientCredits,

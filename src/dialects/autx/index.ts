@@ -3,10 +3,11 @@
  * documented one; `/autx` keeps it apart when all dialects share a host.
  */
 import type { Dialect } from "../../http/dialect.ts"
-import type { Endpoint } from "../../http/endpoint.ts"
+import type { Endpoint, SocketRow } from "../../http/endpoint.ts"
 import { agents } from "./agents.ts"
 import { audit } from "./audit.ts"
 import { auth } from "./auth.ts"
+import { chat } from "./chat.ts"
 import { credits } from "./credits.ts"
 import { errorSchema, errors, internalError } from "./errors.ts"
 import { keySet } from "./keySet.ts"
@@ -17,10 +18,10 @@ import { sessions } from "./sessions.ts"
 
 const seconds = (ms: number): string => String(Math.ceil(ms / 1000))
 
-const rows = [...auth, ...keys, ...agents, ...proxy, ...orders, ...credits, ...sessions, ...audit, keySet]
+const rows = [...auth, ...keys, ...agents, ...proxy, ...orders, ...credits, ...sessions, chat, ...audit, keySet]
 
 /** Every service that a handler asks for. */
-type Needs<R> = R extends Endpoint<infer Service> ? Service : never
+type Needs<R> = R extends Endpoint<infer Service> | SocketRow<infer Service> ? Service : never
 
 export const autx: Dialect<Needs<typeof rows[number]>> = {
   name: "autx",

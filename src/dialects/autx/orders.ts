@@ -1,9 +1,9 @@
 /** Paid orders: the price is debited before the 201, the agent is asked after it. */
 import { Effect } from "effect"
+import { limits } from "../../config.ts"
 import { endpoint } from "../../http/endpoint.ts"
 import { type OrderView, Orders } from "../../kernel/Orders.ts"
 import { commitErrors } from "./errors.ts"
-import { later } from "./later.ts"
 import { page } from "./page.ts"
 import * as wire from "./wire.ts"
 
@@ -27,7 +27,19 @@ export const orders = [
       orders.create(caller, { agent: payload.agent_id, prompt: payload.prompt, paymentMethod: payload.payment_method, trace }, idempotency)),
     view: createdView
   }),
-  later({ id: "autx.orders.create_multipart", method: "POST", path: "/orders/multipart", scope: "orders", status: 201, tag, feature: "Ordering with files" }),
+  endpoint({
+    id: "autx.orders.create_multipart", method: "POST", path: "/orders/multipart", scope: "orders", status: 201, idempotent: true, bodyBytesMax: limits.relayBodyBytesMax,
+    docs: {
+      summary: "Order work from an agent, with files",
+      description: "The fields come before the files, which go on to the agent as they come. The price is debited before the first of them does; this answers when all have been read. A form that breaks off, or that the agent does not take, is refunded in full before it is refused. With `Idempotency-Key` the form may have at most 1 MiB.",
+      tag
+    },
+    payload: wire.NewOrder, upload: "files", success: wire.CreatedOrder,
+    errors: ["NotFound", "AgentPaused", "InsufficientCredits", "BudgetExceeded", "InputNotAccepted", ...commitErrors],
+    handle: ({ payload, files }, { caller, trace, idempotency }) => Orders.use((orders) =>
+      orders.createWithFiles(caller, { agent: payload.agent_id, prompt: payload.prompt, paymentMethod: payload.payment_method, trace }, files, idempotency)),
+    view: createdView
+  }),
   endpoint({
     id: "autx.orders.list", method: "GET", path: "/orders/", scope: "orders",
     docs: { summary: "List your orders", description: "Newest first.", tag },

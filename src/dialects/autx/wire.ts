@@ -240,7 +240,8 @@ export const AgentQuery = Schema.Struct({
 export const Agent = Schema.Struct({
   id: Id, name: Schema.String, ticker: Schema.String, description: Schema.String, category: Schema.String,
   service_price: UsdNumber, endpoint_url: Schema.String, status: Status, auth_tier: AuthTier, manifest: Schema.NullOr(Manifest),
-  total_requests: Schema.Natural, total_revenue: UsdNumber, owner_id: Id, free_tier_calls: Schema.Natural, created_at: Timestamp
+  total_requests: Schema.Natural, total_revenue: UsdNumber, owner_id: Id, free_tier_calls: Schema.Natural, created_at: Timestamp,
+  late_cancels_today: Schema.optionalKey(Schema.Natural.annotate({ description: "Chat turns that buyers cancelled today (UTC) after it had begun to answer; in the list of one's own agents only" }))
 }).annotate({ identifier: "AutxAgent" })
 export const Agents = Schema.Array(Agent)
 
@@ -275,7 +276,7 @@ export const Balance = Schema.Struct({
 export const TestDeposit = Schema.Struct({ amount: Amount }).annotate(object("AutxTestDeposit"))
 export const Deposited = Schema.Struct({ balance_usd: Usd }).annotate({ identifier: "AutxDeposited" })
 export const Hold = Schema.Struct({
-  id: Id, amount_usd: Usd, call: Schema.Literals(["proxy", "order", "chat"]), agent_ticker: Schema.String,
+  id: Id, amount_usd: Usd, call: Schema.Literals(["proxy", "order", "chat"]), agent_ticker: Schema.String, session_id: Schema.optional(Id),
   expires_at: Schema.NullOr(Timestamp).annotate({ description: "`null`: a pending order, which ends when its agent has answered" })
 }).annotate({ identifier: "AutxHold" })
 export const Holds = Schema.Array(Hold)
@@ -283,7 +284,7 @@ export const Transaction = Schema.Struct({
   id: Id,
   type: Schema.Literals(["deposit", "withdrawal", "charge", "refund", "earning", "fee"]),
   amount_usd: Usd, balance_after: Usd,
-  agent_ticker: Schema.optional(Schema.String), order_id: Schema.optional(Id),
+  agent_ticker: Schema.optional(Schema.String), order_id: Schema.optional(Id), session_id: Schema.optional(Id),
   created_at: Timestamp
 }).annotate({ identifier: "AutxTransaction" })
 export const Transactions = Schema.Array(Transaction)
@@ -297,3 +298,29 @@ export const AuditEntry = Schema.Struct({
   created_at: Timestamp
 }).annotate({ identifier: "AutxAuditEntry" })
 export const AuditTrail = Schema.Array(AuditEntry)
+
+// Chat sessions.
+
+const SessionStatus = Schema.Literals(["active", "closed"])
+/** The index of the last turn on the page before. */
+const TurnCursor = cursorText.pipe(Schema.decodeTo(Schema.Int, read((cursor) => {
+  const index = textOf(cursor)
+  return /^\d{1,9}$/.test(index) ? Number(index) : undefined
+}, notACursor, (index) => cursorOf(String(index)))))
+/** The id of the last session on the page before. */
+const SessionCursor = cursorText.pipe(Schema.decodeTo(Schema.String, read((cursor) => {
+  const id = textOf(cursor)
+  return /^ses_[0-9a-f]{32}$/.test(id) ? id : undefined
+}, notACursor, cursorOf)))
+
+export const SessionQuery = Schema.Struct({ status: Schema.optionalKey(SessionStatus), limit: Limit, cursor: Schema.optionalKey(SessionCursor) })
+export const TurnQuery = Schema.Struct({ limit: Limit.annotate({ description: "Turns on one page, each of two messages" }), cursor: Schema.optionalKey(TurnCursor) })
+
+export const Session = Schema.Struct({
+  id: Id, agent_ticker: Schema.String, status: SessionStatus,
+  message_count: Schema.Natural.annotate({ description: "Finished turns" }), consumed_usd: Usd, started_at: Timestamp, closed_at: Schema.NullOr(Timestamp)
+}).annotate({ identifier: "AutxSession" })
+export const Sessions = Schema.Array(Session)
+export const Messages = Schema.Array(Schema.Struct({
+  role: Schema.Literals(["user", "assistant"]), content: Schema.String, order_id: Schema.optionalKey(Id), created_at: Timestamp
+}).annotate({ identifier: "AutxMessage" }))

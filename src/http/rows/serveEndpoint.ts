@@ -3,6 +3,9 @@
  *
  * admission → path and query → body → idempotency → handler → answer.
  *
+ * Of a form (`upload`) the handler gets the fields at once and the files as they
+ * come, unless the call is idempotent: then the whole form is read first.
+ *
  * A caller that leaves interrupts a GET and nothing else: what changes something
  * runs to its end, for money may be moving. With `Idempotency-Key` on a row that
  * honours it the kernel is asked first; a stored answer is repeated with
@@ -13,6 +16,7 @@ import { createHash } from "node:crypto"
 import { InvalidRequest, type GatewayError } from "../../domain/errors.ts"
 import type { Caller } from "../../kernel/Caller.ts"
 import { type IdempotentCall, type StoredAnswer, refuseIdempotencyKey } from "../../kernel/Idempotency.ts"
+import type { UploadedFiles } from "../../kernel/OrderUpload.ts"
 import type { Header } from "../../kernel/Relay.ts"
 import { parseBody } from "../body.ts"
 import type { Dialect } from "../dialect.ts"
@@ -21,6 +25,7 @@ import type { Exchange } from "../Exchange.ts"
 import { collect } from "../RequestBody.ts"
 import { admit, needOf } from "./admit.ts"
 import { decoder, encoder, queryOf } from "./codecs.ts"
+import { receiveForm } from "./receiveForm.ts"
 import { RowMeter } from "./RowMeter.ts"
 import type { Target } from "./Target.ts"
 
@@ -42,6 +47,7 @@ const writer = (row: Endpoint): (result: unknown) => Written => {
     const value = answer === undefined ? result : answer.value
     const status = answer?.status ?? row.status
     const headers = answer?.headers ?? []
+    if (row.media !== undefined) return { status, headers: [["content-type", row.media], ...headers], body: value as Uint8Array }
     if (encode === undefined || status === 204) return { status, headers, body: null }
     return { status, headers, body: JSON.stringify(encode(row.view(value))) }
   }
@@ -50,7 +56,8 @@ const writer = (row: Endpoint): (result: unknown) => Written => {
 const send = (exchange: Exchange, written: Written): void => {
   const { headers, body } = written
   const kept = headers.some(([name]) => name.toLowerCase() === "cache-control") ? headers : [noStore, ...headers]
-  exchange.send(written.status, body === null ? kept : [...json, ...kept], body)
+  const isTyped = body === null || headers.some(([name]) => name === "content-type")
+  exchange.send(written.status, isTyped ? kept : [...json, ...kept], body)
 }
 
 const replay = (exchange: Exchange, stored: StoredAnswer): void =>
@@ -106,7 +113,7 @@ export const endpointTarget = (dialect: Dialect, row: Endpoint): Target => {
   const run = (
     exchange: Exchange,
     caller: Caller | undefined,
-    input: { readonly params: unknown; readonly query: unknown; readonly payload: unknown },
+    input: { readonly params: unknown; readonly query: unknown; readonly payload: unknown; readonly files: UploadedFiles | undefined },
     idempotency: IdempotentCall | undefined
   ): void => {
     const call = { caller, requestId: exchange.requestId, remoteAddress: exchange.remoteAddress, trace: exchange.head.trace, idempotency }
@@ -127,17 +134,24 @@ export const endpointTarget = (dialect: Dialect, row: Endpoint): Target => {
     const raw = row.query === undefined ? undefined : queryOf(exchange.head.query)
     const query = raw instanceof InvalidRequest ? raw : decodeQuery(raw)
     if (query instanceof InvalidRequest) return exchange.fail(query)
-    if (row.method === "GET") return run(exchange, caller, { params: path.value, query: query.value, payload: undefined }, undefined)
+    if (row.method === "GET") return run(exchange, caller, { params: path.value, query: query.value, payload: undefined, files: undefined }, undefined)
 
+    const key = row.idempotent && caller !== undefined ? exchange.head.idempotencyKey : undefined
+    const begin = (payload: unknown, files: UploadedFiles | undefined, body: Uint8Array): void => {
+      const idempotency = key === undefined ? undefined : idempotentCall(exchange, row, key, params, body, write)
+      if (idempotency instanceof InvalidRequest) return exchange.fail(idempotency)
+      run(exchange, caller, { params: path.value, query: query.value, payload, files }, idempotency)
+    }
+    if (row.upload !== undefined) {
+      const form = { filesName: row.upload, bytesMax: row.bodyBytesMax, isWhole: key !== undefined, decode: decodePayload }
+      return receiveForm(exchange, form, begin)
+    }
     collect(exchange.body, row.bodyBytesMax, (bytes) => {
       const body = row.payload === undefined ? { value: undefined } : parseBody(bytes, row.decimals)
       if (body instanceof InvalidRequest) return exchange.fail(body)
       const payload = decodePayload(body.value)
       if (payload instanceof InvalidRequest) return exchange.fail(payload)
-      const key = row.idempotent && caller !== undefined ? exchange.head.idempotencyKey : undefined
-      const idempotency = key === undefined ? undefined : idempotentCall(exchange, row, key, params, bytes, write)
-      if (idempotency instanceof InvalidRequest) return exchange.fail(idempotency)
-      run(exchange, caller, { params: path.value, query: query.value, payload: payload.value }, idempotency)
+      begin(payload.value, undefined, bytes)
     }, (error) => exchange.fail(error))
   }
 

@@ -95,6 +95,7 @@ export class ApiKeys extends Context.Service<ApiKeys, {
           if (subject === undefined || subject.kind !== "key") return Effect.fail(new NotFound({ what: "api key", id }))
           subject.revoked = true
           account.subjects.delete(id)
+          accounts.revoked(id)
           return accounts.commit(account, {
             revoked: [{ id, atMs: nowMs }],
             audit: [auditRow(caller, "api_key.revoke", id, nowMs)]

@@ -14,6 +14,7 @@ import { Context, Deferred, Effect, Layer } from "effect"
 import { createHash, timingSafeEqual } from "node:crypto"
 import { limits } from "../../config.ts"
 import { Overloaded, type StoreUnavailable, Unauthenticated } from "../../domain/errors.ts"
+import type { KeyId } from "../../domain/ids.ts"
 import { findKeyByHash } from "../../store/KeyStore.ts"
 import { Postgres } from "../../store/Postgres.ts"
 import { gauge } from "../../telemetry/Metrics.ts"
@@ -36,6 +37,8 @@ export class Credentials extends Context.Service<Credentials, {
   /** The caller of an `Authorization` header that was proved before. */
   readonly known: (authorization: string) => Caller | undefined
   readonly prove: (authorization: string) => Effect.Effect<Caller, Unauthenticated | StoreUnavailable | Overloaded>
+  /** The agent behind a token that it was called with in a chat. Not remembered: it is good for reading that chat only. */
+  readonly proveAgent: (authorization: string) => Effect.Effect<Caller, Unauthenticated | StoreUnavailable>
 }>()("tollgate/kernel/identity/Credentials") {
   static readonly layer = Layer.effect(Credentials, Effect.gen(function*() {
     const tokens = yield* Tokens
@@ -69,6 +72,12 @@ export class Credentials extends Context.Service<Credentials, {
 
     return Credentials.of({
       known: (authorization) => proved.get(authorization),
+      proveAgent: (authorization) => Effect.suspend(() => {
+        const token = bearer(authorization)
+        return token === undefined ? Effect.fail(new Unauthenticated({ reason: "invalid" })) : tokens.verifyAgent(token)
+      }).pipe(Effect.flatMap(({ accountId, agentId, session, expiresAtMs }): Effect.Effect<Caller, Unauthenticated> => session === undefined
+        ? Effect.fail(new Unauthenticated({ reason: "invalid" }))
+        : Effect.succeed({ accountId, dialect: undefined, kind: "agent", subjectId: agentId as string as KeyId, loginId: undefined, expiresAtMs, session }))),
       prove: (authorization) => Effect.suspend((): Effect.Effect<Caller, Unauthenticated | StoreUnavailable | Overloaded> => {
         const until = refused.get(authorization)
         if (until !== undefined && until > Date.now()) return Effect.fail(new Unauthenticated({ reason: "invalid" }))

@@ -7,7 +7,7 @@
 import { Context, Effect, Layer } from "effect"
 import type { Agent } from "../../domain/agent.ts"
 import type { NotConfigured } from "../../domain/errors.ts"
-import type { AccountId } from "../../domain/ids.ts"
+import type { AccountId, SessionId } from "../../domain/ids.ts"
 import { providerKeyPurpose } from "../Listings.ts"
 import type { Caller } from "../Caller.ts"
 import type { Header } from "../Relay.ts"
@@ -19,7 +19,8 @@ const none: ReadonlyArray<Header> = []
 export class AgentCredential extends Context.Service<AgentCredential, {
   /** Without waiting, when a token is at hand. */
   readonly now: (agent: Agent, caller: Caller, nowMs: number) => ReadonlyArray<Header> | undefined
-  readonly get: (agent: Agent, accountId: AccountId) => Effect.Effect<ReadonlyArray<Header>, NotConfigured>
+  /** `session`: of a chat, whose messages its agent may read with the token. */
+  readonly get: (agent: Agent, accountId: AccountId, session?: SessionId) => Effect.Effect<ReadonlyArray<Header>, NotConfigured>
 }>()("tollgate/kernel/upstream/AgentCredential") {
   static readonly layer = Layer.effect(AgentCredential, Effect.gen(function*() {
     const tokens = yield* Tokens
@@ -37,8 +38,8 @@ export class AgentCredential extends Context.Service<AgentCredential, {
         latest.set(caller, { agent, untilMs: known.reusedUntilMs, headers })
         return headers
       },
-      get: (agent, accountId) => {
-        if (agent.authTier === "jwt_default") return tokens.agentToken(accountId, agent).pipe(Effect.map((token) => [bearer(token)]))
+      get: (agent, accountId, session) => {
+        if (agent.authTier === "jwt_default") return tokens.agentToken(accountId, agent, session).pipe(Effect.map((token) => [bearer(token)]))
         if (agent.providerKey === undefined) return Effect.succeed(none)
         return secrets.open(providerKeyPurpose, agent.id, agent.providerKey).pipe(Effect.map((key) => {
           const text = key.toString("utf8")

@@ -1,5 +1,6 @@
 /** Examples of what costs or moves money: proxy calls, orders, credits. */
 import { type Examples, type Request, settledOrder } from "../Example.ts"
+import { formOf } from "../../support/Form.ts"
 import type { Person, World } from "../../support/World.ts"
 
 const noAgent = { detail: "No such agent: check the id or ticker, or list agents with GET /agents/" }
@@ -11,6 +12,7 @@ const overBudget = {
 const paused = { detail: "The agent <ticker> is paused. Nothing was charged", retry_after: 60 }
 
 const orderOf = (agentId: string) => ({ agent_id: agentId, prompt: "Analyze this data", payment_method: "credits" })
+const formFor = (agentId: string) => formOf(orderOf(agentId), [{ name: "data.csv", type: "text/csv; charset=utf-8", content: "a,b\n1,2\n" }])
 const created = { id: "<id>", agent_id: "<id>", status: "pending", amount_paid: 0.5, platform_fee: 0.05, created_at: "<time>" }
 const completed = {
   ...created, status: "completed", prompt: "Analyze this data", payment_method: "credits",
@@ -112,6 +114,34 @@ export const money: Examples = {
       InputNotAccepted: {
         request: async (world) => ({ body: orderOf((await world.agent({ more: { manifest: { input: { type: "multipart" } } } })).id) }),
         status: 422, answer: { detail: "The agent takes other input: multipart" }
+      }
+    }
+  },
+  "autx.orders.create_multipart": {
+    success: {
+      request: async (world, caller) => {
+        await caller.fund("2.00")
+        return formFor((await priced(world)).ticker)
+      },
+      answer: created
+    },
+    refusals: {
+      NotFound: { request: () => formFor("NOBODY"), status: 404, answer: noAgent },
+      AgentPaused: { request: async (world) => formFor((await pausedAgent(world)).id), status: 503, answer: paused },
+      InsufficientCredits: {
+        request: async (world, caller) => {
+          await caller.fund("0.10")
+          return formFor((await priced(world)).id)
+        },
+        status: 402, answer: short
+      },
+      BudgetExceeded: {
+        request: async (world, caller) => ({ token: await budgetKey(caller, "orders"), ...formFor((await priced(world)).id) }),
+        status: 402, answer: overBudget
+      },
+      InputNotAccepted: {
+        request: async (world) => formFor((await world.agent({ more: { manifest: { input: { file_types: [".pdf", ".txt"] } } } })).id),
+        status: 422, answer: { detail: "The agent takes other input: files of the types .pdf, .txt" }
       }
     }
   },

@@ -45,6 +45,15 @@ describe("the demo upstream", () => {
     expect((await post("/echo", "x".repeat(1024 * 1024 + 1))).status).toBe(413)
   })
 
+  it.each(["one", "  a few  words\nand a line ", "", "word ".repeat(1_000)])("streams the very same answer to who asks for events: %#", async (prompt) => {
+    const response = await fetch(`http://127.0.0.1:${upstream.port}/echo`, { method: "POST", headers: { accept: "text/event-stream, application/json" }, body: JSON.stringify({ prompt }) })
+    expect(response.headers.get("content-type")).toBe("text/event-stream")
+    const events = (await response.text()).split("\n\n").filter((event) => event !== "").map((event) => event.slice("data: ".length))
+    expect(events.at(-1)).toBe("[DONE]")
+    expect(events.slice(0, -1).map((event) => JSON.parse(event).choices[0].delta.content).join("")).toBe(prompt)
+    expect(events.length).toBeLessThan(90)
+  })
+
   it("refuses other paths and methods", async () => {
     expect((await post("/nobody", "x")).status).toBe(404)
     const get = await fetch(`http://127.0.0.1:${upstream.port}/echo`)

@@ -1,0 +1,14 @@
+"""How long to wait before the next try: exponential with full jitter, so that
+callers who failed together do not come back together."""
+
+from __future__ import annotations
+
+import random
+
+BASE_S = 0.5
+CAP_S = 8.0
+
+
+def backoff(attempt: int) -> float:
+    """Seconds; `attempt` counts from 0."""
+    return random.uniform(0, min(CAP_S, BASE_S * 2.0 ** min(attempt, 32)))

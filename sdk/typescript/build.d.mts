@@ -1,0 +1,1 @@
+export declare const buildSdk: (outdir?: string) => Promise<void>

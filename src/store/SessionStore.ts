@@ -1,0 +1,183 @@
+/**
+ * Chat sessions as rows: reading them, taking them over, and the signs of life
+ * of the nodes that have some. What a session does (opening, turns, closing)
+ * goes through its account's commits.
+ *
+ * A session's `term` is its fence: who takes it over raises it, and a turn that
+ * names an earlier one is refused by the database.
+ */
+import { Effect } from "effect"
+import type { SubjectId } from "../domain/account.ts"
+import type { Exchanged, HistoryBounds } from "../domain/chat.ts"
+import type { Credits } from "../domain/credits.ts"
+import type { StoreUnavailable } from "../domain/errors.ts"
+import type { AccountId, AgentId, OrderId, SessionId } from "../domain/ids.ts"
+import { Postgres, type Sql } from "./Postgres.ts"
+
+export interface StoredSession {
+  readonly id: SessionId
+  readonly accountId: AccountId
+  readonly agentId: AgentId
+  readonly ticker: string
+  readonly status: "active" | "closed"
+  readonly messageCount: number
+  readonly consumed: Credits
+  readonly startedAt: Date
+  readonly closedAt: Date | undefined
+}
+
+/** What a node needs to go on with a session. */
+export interface AdoptedSession {
+  readonly id: SessionId
+  readonly accountId: AccountId
+  readonly agentId: AgentId
+  readonly subjectId: SubjectId
+  readonly term: bigint
+  readonly messageCount: number
+  readonly consumed: Credits
+  readonly startedAt: Date
+  /** The node that had it stopped in good order and cut nothing off. */
+  readonly leftWhole: boolean
+}
+
+export interface StoredTurn {
+  readonly orderId: OrderId
+  readonly messageIndex: number
+  readonly amount: Credits
+  readonly outputHash: string
+  readonly outputText: string
+}
+
+export interface StoredExchange extends Exchanged {
+  readonly orderId: OrderId
+  readonly messageIndex: number
+  readonly amount: Credits
+  readonly createdAt: Date
+  readonly completedAt: Date
+}
+
+const form = /^ses_[0-9a-f]{32}$/
+
+export const isSessionId = (id: string): id is SessionId => form.test(id)
+
+interface SessionRow {
+  id: SessionId; account_id: AccountId; agent_id: AgentId; ticker: string | null; status: "active" | "closed"; message_count: number; consumed: bigint; started_at: Date; closed_at: Date | null
+}
+
+const columns = (sql: Sql) => sql`s.id, s.account_id, s.agent_id, a.ticker, s.status, s.message_count, s.consumed, s.started_at, s.closed_at`
+
+const selectSession = (sql: Sql, accountId: AccountId, id: string) => sql<Array<SessionRow>>`
+  select ${columns(sql)} from sessions s left join agents a on a.id = s.agent_id where s.id = ${id} and s.account_id = ${accountId}`
+
+const selectSessions = (sql: Sql, accountId: AccountId, status: StoredSession["status"] | undefined, limit: number, after: string | undefined) => sql<Array<SessionRow>>`
+  select ${columns(sql)} from sessions s left join agents a on a.id = s.agent_id
+  where s.account_id = ${accountId} ${status === undefined ? sql`` : sql`and s.status = ${status}`} ${after === undefined ? sql`` : sql`and s.id < ${after}`}
+  order by s.id desc limit ${limit}`
+
+const selectExchanges = (sql: Sql, id: string, limit: number, after: number) => sql<Array<{
+  id: OrderId; message_index: number; amount: bigint; prompt: string; output_text: string; created_at: Date; completed_at: Date
+}>>`
+  select id, message_index, amount, prompt, output_text, created_at, completed_at from orders
+  where session_id = ${id} and message_index > ${after} order by message_index limit ${limit}`
+
+/** The latest turns whose texts fit together, latest first. */
+const selectHistory = (sql: Sql, id: SessionId, { messagesMax, bytesMax }: HistoryBounds) => sql<Array<{ prompt: string; output_text: string }>>`
+  select prompt, output_text from (
+    select message_index, prompt, output_text, sum(octet_length(prompt) + octet_length(output_text)) over (order by message_index desc) as bytes
+    from (select message_index, prompt, output_text from orders where session_id = ${id} order by message_index desc limit ${Math.floor(messagesMax / 2)}) latest
+  ) sized where bytes <= ${bytesMax} order by message_index desc`
+
+const selectTurn = (sql: Sql, id: SessionId, messageId: string) => sql<Array<{ id: OrderId; message_index: number; amount: bigint; output_hash: string; output_text: string }>>`
+  select id, message_index, amount, output_hash, output_text from orders where session_id = ${id} and message_id = ${messageId}`
+
+const takeOver = (sql: Sql, nodeId: string, ids: ReadonlyArray<string>, owners: ReadonlyArray<string>) => sql<Array<{
+  id: SessionId; account_id: AccountId; agent_id: AgentId; subject_id: SubjectId; term: bigint; message_count: number; consumed: bigint; started_at: Date; whole: boolean
+}>>`
+  with wanted as (select * from unnest(${ids as Array<string>}::text[], ${owners as Array<string>}::uuid[]) as w(id, account_id)),
+  taken as (
+    select s.id, s.parked_at is not null and not s.interrupted as whole from sessions s join wanted w on w.id = s.id and w.account_id = s.account_id
+    where s.status = 'active' order by s.id for update of s
+  )
+  update sessions s set term = s.term + 1, node_id = ${nodeId}, parked_at = null, interrupted = false from taken
+  where s.id = taken.id
+  returning s.id, s.account_id, s.agent_id, s.subject_id, s.term, s.message_count, s.consumed, s.started_at, taken.whole`
+
+const upsertNode = (sql: Sql, nodeId: string) => sql`
+  insert into chat_nodes (id, seen_at) values (${nodeId}, now()) on conflict (id) do update set seen_at = now()`
+
+/** Of nodes that stopped, or stopped saying that they live, `afterMs` ago. */
+const selectOrphans = (sql: Sql, nodeId: string, afterMs: number) => sql<Array<{ id: SessionId; account_id: AccountId }>>`
+  select s.id, s.account_id from sessions s left join chat_nodes n on n.id = s.node_id
+  where s.status = 'active' and s.node_id <> ${nodeId}
+    and coalesce(s.parked_at, n.seen_at, s.started_at) < now() - ${afterMs} * interval '1 millisecond'
+  order by s.id limit 1000`
+
+const parkAll = (sql: Sql, nodeId: string, interrupted: ReadonlyArray<string>) => sql`
+  update sessions set parked_at = now(), interrupted = id = any(${interrupted as Array<string>}::text[]) where node_id = ${nodeId} and status = 'active'`
+
+const removeNode = (sql: Sql, nodeId: string) => sql`delete from chat_nodes where id = ${nodeId}`
+
+const selectLateCancels = (sql: Sql, accountId: AccountId, agentId: AgentId, day: string) => sql<Array<{ cancels: number }>>`
+  select cancels from late_cancels where account_id = ${accountId} and agent_id = ${agentId} and day = ${day}`
+
+const sessionOf = (row: SessionRow): StoredSession => ({
+  id: row.id, accountId: row.account_id, agentId: row.agent_id, ticker: row.ticker ?? "", status: row.status, messageCount: row.message_count,
+  consumed: row.consumed, startedAt: row.started_at, closedAt: row.closed_at ?? undefined
+})
+
+/** `undefined` when it doesn't exist or is another account's. */
+export const findSession = (accountId: AccountId, id: string): Effect.Effect<StoredSession | undefined, StoreUnavailable, Postgres> =>
+  isSessionId(id)
+    ? Postgres.use(({ run }) => run((sql) => selectSession(sql, accountId, id))).pipe(Effect.map(([row]) => row && sessionOf(row)))
+    : Effect.void as Effect.Effect<undefined>
+
+/** Newest first. */
+export const listSessions = (accountId: AccountId, status: StoredSession["status"] | undefined, limit: number, after: string | undefined): Effect.Effect<ReadonlyArray<StoredSession>, StoreUnavailable, Postgres> =>
+  Postgres.use(({ run }) => run((sql) => selectSessions(sql, accountId, status, limit, after))).pipe(Effect.map((rows) => rows.map(sessionOf)))
+
+/** Finished turns after the one with this index, oldest first. */
+export const listExchanges = (id: SessionId, limit: number, after: number): Effect.Effect<ReadonlyArray<StoredExchange>, StoreUnavailable, Postgres> =>
+  Postgres.use(({ run }) => run((sql) => selectExchanges(sql, id, limit, after))).pipe(Effect.map((rows) => rows.map((row) => ({
+    orderId: row.id, messageIndex: row.message_index, amount: row.amount, prompt: row.prompt, answer: row.output_text, createdAt: row.created_at, completedAt: row.completed_at
+  }))))
+
+/** What of the session's past goes to its agent, oldest first. */
+export const readHistory = (id: SessionId, bounds: HistoryBounds): Effect.Effect<ReadonlyArray<Exchanged>, StoreUnavailable, Postgres> =>
+  Postgres.use(({ run }) => run((sql) => selectHistory(sql, id, bounds))).pipe(
+    Effect.map((rows) => rows.reverse().map(({ prompt, output_text }) => ({ prompt, answer: output_text })))
+  )
+
+/** The finished turn of a client's message. */
+export const findTurn = (id: SessionId, messageId: string): Effect.Effect<StoredTurn | undefined, StoreUnavailable, Postgres> =>
+  Postgres.use(({ run }) => run((sql) => selectTurn(sql, id, messageId))).pipe(Effect.map(([row]) => row && {
+    orderId: row.id, messageIndex: row.message_index, amount: row.amount, outputHash: row.output_hash, outputText: row.output_text
+  }))
+
+export interface OwnedSession {
+  readonly id: SessionId
+  readonly accountId: AccountId
+}
+
+/** Takes active sessions of these accounts over for a node, in one statement: every turn of an earlier term is refused from then on. Those that are closed, unknown or another account's are missing. */
+export const adoptSessions = (nodeId: string, wanted: ReadonlyArray<OwnedSession>): Effect.Effect<ReadonlyMap<string, AdoptedSession>, StoreUnavailable, Postgres> =>
+  Postgres.use(({ run }) => run((sql) => takeOver(sql, nodeId, wanted.map(({ id }) => id), wanted.map(({ accountId }) => accountId)))).pipe(Effect.map((rows) => new Map(rows.map((row) => [row.id as string, {
+    id: row.id, accountId: row.account_id, agentId: row.agent_id, subjectId: row.subject_id, term: row.term, messageCount: row.message_count,
+    consumed: row.consumed, startedAt: row.started_at, leftWhole: row.whole
+  }]))))
+
+/** Says that the node lives, and answers whose sessions nobody came back to. */
+export const beatAndFindOrphans = (nodeId: string, afterMs: number): Effect.Effect<ReadonlyArray<OwnedSession>, StoreUnavailable, Postgres> =>
+  Postgres.use(({ run }) => run(async (sql) => {
+    await upsertNode(sql, nodeId)
+    return (await selectOrphans(sql, nodeId, afterMs)).map(({ id, account_id }) => ({ id, accountId: account_id }))
+  }))
+
+/** Leaves all of a node's sessions to whoever they are resumed on. */
+export const parkSessions = (nodeId: string, interrupted: ReadonlyArray<SessionId>): Effect.Effect<void, StoreUnavailable, Postgres> =>
+  Postgres.use(({ run }) => run(async (sql) => {
+    await parkAll(sql, nodeId, interrupted)
+    await removeNode(sql, nodeId)
+  }))
+
+export const lateCancelsOn = (accountId: AccountId, agentId: AgentId, day: string): Effect.Effect<number, StoreUnavailable, Postgres> =>
+  Postgres.use(({ run }) => run((sql) => selectLateCancels(sql, accountId, agentId, day))).pipe(Effect.map(([row]) => row?.cancels ?? 0))
