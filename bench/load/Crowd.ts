@@ -3,6 +3,7 @@
  * once or a few at a time, kept talking, timed, dropped and brought back.
  */
 import { setTimeout as sleep } from "node:timers/promises"
+import { backoffMs } from "../../sdk/typescript/src/backoff.ts"
 import { ChatSession, type Place, type Refusal } from "./ChatSession.ts"
 import { DirectCall } from "./DirectCall.ts"
 import { Turn, type TurnListener, type TurnShape } from "./Turn.ts"
@@ -35,9 +36,8 @@ interface Speaker {
 }
 
 const reasonsMax = 5
-/** An opening that failed is tried again after a random part of this, twice as much each time, unless the server names a time. */
-const retryMs = 250
-const retriesMax = 8
+/** Then its session can't be resumed any more. */
+const retriesMax = 20
 /** Turns that are still out when none was due and none ended for so long are lost. */
 const lateMs = 15_000
 
@@ -66,14 +66,14 @@ export class Crowd implements TurnListener {
         billed: (orderId) => this.orders.push(orderId)
       }))
     }
-    return this.#openAll(this.#sessions.slice(first), atOnce, 0)
+    return this.#openAll(this.#sessions.slice(first), atOnce, false)
   }
 
-  /** All sockets are cut in one step; each session comes back by itself, after a random part of `jitterMs`. */
-  async dropAndResume(jitterMs: number): Promise<Opened> {
+  /** All sockets are cut in one step; each session comes back by itself, after the time that the SDKs wait. */
+  async dropAndResume(): Promise<Opened> {
     const beganMs = performance.now()
     for (const session of this.#sessions) session.drop()
-    const { refusals } = await this.#openAll(this.#sessions, this.#sessions.length, jitterMs)
+    const { refusals } = await this.#openAll(this.#sessions, this.#sessions.length, true)
     return { ms: performance.now() - beganMs, refusals }
   }
 
@@ -176,26 +176,23 @@ export class Crowd implements TurnListener {
     return { turns: ended, ...percentilesOf(times.subarray(0, ended)) }
   }
 
-  async #openAll(sessions: ReadonlyArray<ChatSession>, atOnce: number, jitterMs: number): Promise<Opened> {
+  async #openAll(sessions: ReadonlyArray<ChatSession>, atOnce: number, wereDropped: boolean): Promise<Opened> {
     const beganMs = performance.now()
     let [next, refusals] = [0, 0]
     await Promise.all(Array.from({ length: Math.min(atOnce, sessions.length) }, async () => {
-      while (next < sessions.length) {
-        const session = sessions[next++]!
-        if (jitterMs > 0) await sleep(Math.random() * jitterMs)
-        await this.#openStubbornly(session, () => { refusals++ })
-      }
+      while (next < sessions.length) await this.#openStubbornly(sessions[next++]!, wereDropped, () => { refusals++ })
     }))
     return { ms: performance.now() - beganMs, refusals }
   }
 
-  async #openStubbornly(session: ChatSession, refused: () => void): Promise<void> {
-    for (let tries = 0; ; tries++) {
+  async #openStubbornly(session: ChatSession, wasDropped: boolean, refused: () => void): Promise<void> {
+    if (wasDropped) await sleep(backoffMs(0))
+    for (let attempt = wasDropped ? 1 : 0; ; attempt++) {
       const refusal = await session.open().then(() => undefined, (reason: Refusal) => reason)
       if (refusal === undefined) return
       refused()
-      if (tries === retriesMax) return this.#failed(`not opened: ${refusal.reason}`)
-      await sleep(refusal.retryAfterMs ?? Math.random() * retryMs * 2 ** tries)
+      if (attempt === retriesMax) return this.#failed(`not opened: ${refusal.reason}`)
+      await sleep(Math.max(refusal.retryAfterMs ?? 0, backoffMs(attempt)))
     }
   }
 

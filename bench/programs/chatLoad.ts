@@ -15,11 +15,10 @@ export type ChatTask = { readonly crowd: string } & (
   /** `keys`: a file with one a line, which sessions take in turn. */
   | { readonly do: "open"; readonly place: Place; readonly keys?: string; readonly total: number; readonly atOnce: number }
   | { readonly do: "talk"; readonly speakers: number; readonly shape: TurnShape }
-  | { readonly do: "count" | "rest" | "close" }
+  | { readonly do: "count" | "rest" | "close" | "dropAndResume" }
   | { readonly do: "oneTurnEach"; readonly shape: TurnShape; readonly atOnce: number }
   | { readonly do: "time"; readonly shape: TurnShape; readonly perSecond: number; readonly seconds: number }
   | { readonly do: "timeDirectly"; readonly agentPort: number; readonly lines: number; readonly shape: TurnShape; readonly perSecond: number; readonly seconds: number }
-  | { readonly do: "dropAndResume"; readonly jitterMs: number }
   /** Every order that was billed, one a line. */
   | { readonly do: "tellOrders"; readonly file: string }
 )
@@ -53,7 +52,7 @@ const answer = async (task: ChatTask): Promise<object> => {
     case "oneTurnEach": return await crowd.oneTurnEach(task.shape, task.atOnce), crowd.counts()
     case "time": return crowd.time(task.shape, task.perSecond, task.seconds)
     case "timeDirectly": return crowd.timeDirectly(task.agentPort, task.lines, task.shape, task.perSecond, task.seconds)
-    case "dropAndResume": return crowd.dropAndResume(task.jitterMs)
+    case "dropAndResume": return crowd.dropAndResume()
     case "tellOrders": return writeFileSync(task.file, crowd.orders.join("\n")), {}
   }
 }

@@ -30,7 +30,7 @@ export type Command =
   | { readonly _tag: "Capture"; readonly holdId: HoldId; readonly amount: Credits; readonly earnerId: AccountId; readonly split: Split }
   /**
    * Makes a chat session's hold `units` times `unit` (more than 0), or as many whole units as credits and budgets allow, at least one.
-   * What it holds already stays: it is never lowered. Also moves its expiry. `hold.amount` is not read.
+   * What it holds already stays: it is never lowered, and belongs to the same key or login. Also moves its expiry. `hold.amount` is not read.
    */
   | { readonly _tag: "TopUp"; readonly hold: Hold; readonly unit: Credits; readonly units: number }
   /** Charges one turn to its session's hold, whose rest stays held. A turn without a price has no hold and is not billed. */
@@ -91,8 +91,15 @@ export const adopt = (account: Account, { transaction, budgets }: Decided): void
 const hold = (account: Account, hold: Hold, nowMs: number): Outcome => {
   const refusal = refuseDebit(account, hold.subjectId, hold.amount, nowMs)
   if (refusal !== undefined) return refusal
-  placeHold(account, hold)
+  placeHold(account, ofPeriod(account, hold))
   return nothing
+}
+
+/** Dates a hold into the period that had room for it, which a clock that stepped back is behind: by its time the next activation enters that period again. */
+const ofPeriod = (account: Account, hold: Hold): Hold => {
+  let { createdAtMs } = hold
+  for (const { periodStartMs } of account.subjects.get(hold.subjectId)?.budgets ?? []) if (periodStartMs > createdAtMs) createdAtMs = periodStartMs
+  return createdAtMs === hold.createdAtMs ? hold : { ...hold, createdAtMs }
 }
 
 /** Counts a hold that was granted before: to re-apply the node's hold table to a new activation. */
@@ -128,7 +135,7 @@ const topUp = (account: Account, { hold, unit, units }: Extract<Command, { _tag:
     refusal = missing <= 0n ? undefined : refuseDebit(account, hold.subjectId, missing, nowMs)
     if (refusal !== undefined) continue
     if (before !== undefined) removeHold(account, before)
-    placeHold(account, { ...hold, amount: missing <= 0n ? has : has + missing })
+    placeHold(account, ofPeriod(account, { ...hold, amount: missing <= 0n ? has : has + missing }))
     return nothing
   }
   return refusal!

@@ -21,7 +21,8 @@ export class Holds extends Context.Service<Holds, {
   readonly windowOf: (accountId: AccountId, subjectId: SubjectId) => RateWindow
   /** For an account that is passivated: nothing is held and its windows are empty. */
   readonly forget: (accountId: AccountId) => void
-  readonly openCount: () => number
+  /** Of calls alone: a chat session has its hold also while no turn runs. */
+  readonly callCount: () => number
   /** Holds past their expiry. */
   readonly expired: (nowMs: number) => ReadonlyArray<{ readonly accountId: AccountId; readonly holdId: HoldId }>
 }>()("tollgate/kernel/Holds") {
@@ -39,7 +40,12 @@ export class Holds extends Context.Service<Holds, {
       for (const entry of entries.values()) count += entry.holds.size
       return count
     }
-    gauge("tollgate_holds_open", "Holds of calls in flight on this node", openCount)
+    const callCount = (): number => {
+      let count = 0
+      for (const entry of entries.values()) for (const hold of entry.holds.values()) if (hold.call !== "chat") count++
+      return count
+    }
+    gauge("tollgate_holds_open", "Holds of calls in flight and of chat sessions on this node", openCount)
     return Holds.of({
       holdsOf: (accountId) => entryOf(accountId).holds,
       windowOf: (accountId, subjectId) => {
@@ -51,7 +57,7 @@ export class Holds extends Context.Service<Holds, {
         return window
       },
       forget: (accountId) => { entries.delete(accountId) },
-      openCount,
+      callCount,
       expired: (nowMs) => {
         const found: Array<{ accountId: AccountId; holdId: HoldId }> = []
         for (const [accountId, entry] of entries) {

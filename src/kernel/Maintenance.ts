@@ -63,6 +63,7 @@ export const layerMaintenance = Layer.effectDiscard(Effect.gen(function*() {
 
 const countLostCalls = Effect.gen(function*() {
   const holds = yield* Holds
+  const chat = yield* Chat
   const { run } = yield* Postgres
   const { id: nodeId } = yield* Node
   /** Whether the database may have a row of this node. */
@@ -88,6 +89,6 @@ const countLostCalls = Effect.gen(function*() {
 
   // A stop is no crash. It comes after the last write, which it waits for.
   yield* Effect.addFinalizer(() => Effect.ignore(write(0)))
-  yield* every(callsInFlightMs, "count of calls in flight", Effect.uninterruptible(Effect.suspend(() => write(holds.openCount()))))
+  yield* every(callsInFlightMs, "count of calls in flight", Effect.uninterruptible(Effect.suspend(() => write(holds.callCount() + chat.paidTurnsRunning()))))
   yield* every(lostCallsMs, "count of lost calls", take)
 })

@@ -47,7 +47,7 @@ export interface SessionRow {
   readonly subjectId: SubjectId
   readonly agentId: AgentId
   readonly nodeId: string
-  /** Of each of its turns. */
+  /** Of each of its turns, until it is taken over by another node or start. */
   readonly price: Credits
   readonly startedAtMs: number
 }
@@ -72,6 +72,7 @@ export interface TurnRow {
   readonly completedAtMs: number
 }
 
+/** Never in one batch with a turn of the same session: one statement changes a row once. */
 export interface ClosedSessionRow {
   readonly id: SessionId
   readonly reason: string

@@ -113,7 +113,8 @@ const selectOrphans = (sql: Sql, nodeId: string, afterMs: number) => sql<Array<{
   order by s.id limit 1000`
 
 const parkAll = (sql: Sql, nodeId: string, interrupted: ReadonlyArray<string>) => sql`
-  update sessions set parked_at = now(), interrupted = id = any(${interrupted as Array<string>}::text[]) where node_id = ${nodeId} and status = 'active'`
+  with parked as (select id from sessions where node_id = ${nodeId} and status = 'active' order by id for update)
+  update sessions s set parked_at = now(), interrupted = s.id = any(${interrupted as Array<string>}::text[]) from parked where s.id = parked.id`
 
 const removeNode = (sql: Sql, nodeId: string) => sql`delete from chat_nodes where id = ${nodeId}`
 

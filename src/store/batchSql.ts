@@ -103,7 +103,7 @@ opened as (
 )`,
   turns: (n) => `
 ended as (
-  select r.*, live.token from ${recordset(n, "id uuid, account_id uuid, session_id text, term bigint, subject_id uuid, agent_id uuid, message_id text, message_index int, prompt text, amount bigint, fee bigint, output_hash text, output_text text, created_at timestamptz, completed_at timestamptz")} ${joinLive}
+  select r.*, live.token from ${recordset(n, "id uuid, account_id uuid, session_id text, term bigint, subject_id uuid, agent_id uuid, message_id text, message_index int, prompt text, amount bigint, fee bigint, output_hash text, output_text text, created_at timestamptz, completed_at timestamptz")} ${joinLive} order by r.session_id
 ), counted as (
   update sessions s set message_count = e.message_index, consumed = s.consumed + e.amount
   from ended e
@@ -118,7 +118,7 @@ ended as (
 )`,
   closedSessions: (n) => `
 closing as (
-  select r.* from ${recordset(n, "id text, account_id uuid, reason text, letter_id uuid, closed_at timestamptz")} ${joinLive}
+  select r.* from ${recordset(n, "id text, account_id uuid, reason text, letter_id uuid, closed_at timestamptz")} ${joinLive} order by r.id
 ), closed as (
   update sessions s set status = 'closed', closed_at = c.closed_at, close_reason = c.reason
   from closing c where s.id = c.id and s.account_id = c.account_id and s.status = 'active'

@@ -91,6 +91,11 @@ class FuzzClient {
   async #stranger(): Promise<number> {
     const random = this.#random
     const chat = await LightChat.connect(this.#gateway.port, this.#ticker)
+    if (random.chance(0.1)) {
+      chat.send({ type: "auth", token: `${this.#token}x` })
+      expect(await chat.closed()).toBe("4401")
+      return 1
+    }
     if (random.chance(0.3)) chat.send({ type: "auth", token: this.#token })
     const count = 1 + random.below(3)
     for (let n = 0; n < count; n++) chat.sendRaw(random.chance(0.3) ? brokenFrame(random) : nonsense(random))
@@ -107,10 +112,11 @@ class FuzzClient {
   }
 }
 
-/** The least that it needs over some seconds, in which it has nothing to do. */
+/** What it needs when it has nothing to do: the least of some looks. */
 const restingBytes = async (gateway: GatewayProcess): Promise<number> => {
-  let least = gateway.memoryBytes()
-  for (let n = 0; n < 20; n++) {
+  let least = Infinity
+  for (let looks = 0; looks < 8; looks++) {
+    gateway.signal("SIGUSR2")
     await sleep(250)
     least = Math.min(least, gateway.memoryBytes())
   }
@@ -120,7 +126,7 @@ const restingBytes = async (gateway: GatewayProcess): Promise<number> => {
 it("10,000 random and mutated frames, among good ones, meet no defect, and leave no session stuck and no memory, socket or hold behind", { timeout: 900_000 }, async () => {
   const random = new Random()
   console.info(`SEED=${random.seed}`)
-  const scene = await ChatScene.set(stage, { CHAT_LATE_CANCELS_PER_DAY: "1000000", CHAT_RESUME_SECONDS: "5" })
+  const scene = await ChatScene.set(stage, { CHAT_LATE_CANCELS_PER_DAY: "1000000", CHAT_RESUME_SECONDS: "5", NODE_OPTIONS: "--import ./test/support/collect.mjs" })
   const { gateway } = scene
   const whole = (turn: Parameters<typeof echoes>[0]): void => turn.answer("application/json", JSON.stringify({ response: turn.body.prompt }))
   const [paid, free, json] = await Promise.all([scene.list("0.000001", echoes), scene.list("0", echoes), scene.list("0.000002", whole)])
@@ -146,11 +152,12 @@ it("10,000 random and mutated frames, among good ones, meet no defect, and leave
     await settled()
   }
 
-  await send(frames / 2)
+  await send(frames / 4)
   const before = await restingBytes(gateway)
-  await send(frames * 1.5)
-  console.info(`${Math.round(before / 2 ** 20)} MiB before, ${Math.round(await restingBytes(gateway) / 2 ** 20)} MiB after`)
-  await until(async () => gateway.memoryBytes() <= 1.1 * before)
+  await send(frames)
+  let after = await restingBytes(gateway)
+  console.info(`${Math.round(before / 2 ** 20)} MiB before, ${Math.round(after / 2 ** 20)} MiB after`)
+  while (after > 1.1 * before) after = await restingBytes(gateway)
 
   for (const client of all) {
     const chat = await client.back()
@@ -168,8 +175,8 @@ it("10,000 random and mutated frames, among good ones, meet no defect, and leave
   expect([...endings].filter((ending) => ending === "1011")).toEqual([])
   expect([...refusals].filter((code) => code === "internal_error")).toEqual([])
   // It was nonsense, and was told so.
-  expect([...endings]).toEqual(expect.arrayContaining(["1003", "1009", "4400", "4401", "cut"]))
-  expect([...refusals]).toEqual(expect.arrayContaining(["invalid_json", "invalid_frame", "auth_failed", "prompt_too_large", "turn_in_progress"]))
+  expect([...endings]).toEqual(expect.arrayContaining(["1003", "1009", "4400", "cut"]))
+  expect([...refusals]).toEqual(expect.arrayContaining(["invalid_json", "invalid_frame", "prompt_too_large", "turn_in_progress"]))
   expect(gateway.stderr()).not.toMatch(/defect|unhandled|"level":50/i)
   for (const buyer of buyers) {
     await until(async () => (await gateway.balance(buyer)).reserved_usd === "0.00")

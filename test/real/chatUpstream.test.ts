@@ -86,7 +86,7 @@ describe("an agent may answer with", () => {
     await over(chat)
   })
 
-  it("exactly what the gateway has asked for: what came before a redirect or an upgrade counts for nothing", async () => {
+  it("nothing but a success: any other status is a failure, and a redirect is not followed", async () => {
     for (const status of [301, 304, 404, 429]) {
       const { chat } = await asked((turn) => turn.response.writeHead(status, { location: "http://127.0.0.1:1/", "content-type": "text/plain" }).end(status === 304 ? undefined : "text"))
       chat.message("hello", "m-1")

@@ -231,14 +231,17 @@ export class Auditor {
     ]
   }
 
-  /** The command as it is kept: a session's hold with what it came to be. */
+  /** The command as it is kept: a hold dated into the period that had room for it, a session's with what it came to be. */
   #granted(command: Command, nowMs: number): Command {
-    if (command._tag !== "TopUp") return command
+    if (command._tag !== "Hold" && command._tag !== "TopUp") return command
+    const periods = this.#budgetsOf(command.hold.subjectId).map((budget) => this.#period(command.hold.subjectId, budget, nowMs))
+    const createdAtMs = Math.max(command.hold.createdAtMs, ...periods)
+    if (command._tag === "Hold") return { ...command, hold: { ...command.hold, createdAtMs } }
     const has = this.#openHold(command.hold.id)?.amount ?? 0n
     const goals = Array.from({ length: command.units }, (_, more) => command.unit * BigInt(more + 1))
     const within = goals.filter((goal) => goal <= has || this.#mayNotSpend(goal - has, command.hold.subjectId, nowMs) === undefined)
     const goal = within.at(-1)!
-    return { ...command, hold: { ...command.hold, amount: goal > has ? goal : has } }
+    return { ...command, hold: { ...command.hold, createdAtMs, amount: goal > has ? goal : has } }
   }
 
   #openOrders(): ReadonlyArray<PendingOrder> {

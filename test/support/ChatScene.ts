@@ -35,8 +35,8 @@ export class ChatScene {
     this.seller = seller
   }
 
-  static async set(stage: Stage, env: Readonly<Record<string, string>> = {}): Promise<ChatScene> {
-    const database = await stage.database()
+  static async set(stage: Stage, env: Readonly<Record<string, string>> = {}, at?: StageDatabase): Promise<ChatScene> {
+    const database = at ?? await stage.database()
     const gateway = await stage.gateway({ ...database.env, ...env })
     return new ChatScene(stage, { ...database.env, ...env }, database, gateway, await gateway.person())
   }

@@ -39,8 +39,8 @@ const figuresOf = async (load: ChatLoad, contestant: Contestant, speakers: numbe
   const added = (read: (timed: TimedTurns) => number): ReadonlyArray<number> => through.map((timed, round) => read(timed) - read(direct[round]!))
   return [
     { name: `first chunk: ${name}, capacity of this set-up`, value: capacity, unit: "turns/s" },
-    spread(`first chunk: direct p50 at half of it`, "ms", direct.map(({ p50Ms }) => p50Ms)),
-    spread(`first chunk: direct p99 at half of it`, "ms", direct.map(({ p99Ms }) => p99Ms)),
+    spread(`first chunk: direct p50 beside ${name}`, "ms", direct.map(({ p50Ms }) => p50Ms)),
+    spread(`first chunk: direct p99 beside ${name}`, "ms", direct.map(({ p99Ms }) => p99Ms)),
     spread(`first chunk: ${name}, added p50`, "ms", added(({ p50Ms }) => p50Ms)),
     spread(`first chunk: ${name}, added p99`, "ms", added(({ p99Ms }) => p99Ms), isGateway ? { atMost: 3 } : undefined)
   ]

@@ -24,8 +24,6 @@ const warmUpTurns = 25
 const settleMs = 3_000
 const sampleMs = 250
 const talkersAtOnce = 128
-/** Clients come back after a random part of this, as they do that don't want to be a storm. */
-const jitterMs = 1_000
 export const turnShape = { chunks: 20, gapMs: 0 } as const
 
 export const idleFigures = async (load: ChatLoad, contestant: Contestant): Promise<ReadonlyArray<Figure>> => {
@@ -56,7 +54,7 @@ const lifeFigures = async (load: ChatLoad, contestant: Contestant, before: numbe
   await oneTurnEach(load, contestant)
   const talked = await settledBytes(pid) - before
   const microsBefore = contestant.cpu()
-  const resumed = await load.ask({ crowd: name, do: "dropAndResume", jitterMs }) as Opened
+  const resumed = await load.ask({ crowd: name, do: "dropAndResume" }) as Opened
   const micros = contestant.cpu() - microsBefore
   await load.counts(contestant)
   // Every one of them is alive: it answers, and is charged.

@@ -99,6 +99,8 @@ export class Chat extends Context.Service<Chat, {
   readonly close: (caller: Caller, id: string) => Effect.Effect<boolean, GatewayError>
   /** A PDF. `InvalidRequest` while the session is active (malformed) or when it cost nothing. */
   readonly receipt: (caller: Caller, id: string) => Effect.Effect<Uint8Array, NotFound | InvalidRequest | StoreUnavailable | Overloaded>
+  /** Turns under way that are to be paid for. */
+  readonly paidTurnsRunning: () => number
   /** Counted by who listens to the sockets. */
   readonly newcomers: Newcomers
   /** What is due by time. */
@@ -262,6 +264,11 @@ export class Chat extends Context.Service<Chat, {
         if (drawn === undefined) return yield* new NotFound({ what: "session", id })
         return drawn.pdf
       }),
+      paidTurnsRunning: () => {
+        let count = 0
+        for (const session of live.values()) if (session.hasTurn && session.agent.price > 0n) count++
+        return count
+      },
       newcomers,
       sweep: () => {
         const nowMs = Date.now()

@@ -1,0 +1,136 @@
+/**
+ * What a chat costs in memory when one side is fast and the other is not, or
+ * never ends: measured on the gateway's process, which gives back what it does
+ * not use before each look.
+ */
+import { setTimeout as sleep } from "node:timers/promises"
+import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import type { AskedTurn } from "../support/ChatAgent.ts"
+import { type Buyer, ChatScene } from "../support/ChatScene.ts"
+import { until } from "../support/GatewayProcess.ts"
+import { RawSocket } from "../support/RawSocket.ts"
+import { useStage } from "../support/Stage.ts"
+
+const stage = useStage(afterAll)
+
+const MB = 1024 * 1024
+const talks = 10
+
+let scene: ChatScene
+let buyer: Buyer
+beforeAll(async () => {
+  scene = await ChatScene.set(stage, { NODE_OPTIONS: "--import ./test/support/collect.mjs" })
+  buyer = await scene.buyer("100.00")
+})
+
+/** The least of some looks. */
+const memoryBytes = async (): Promise<number> => {
+  let least = Infinity
+  for (let looks = 0; looks < 4; looks++) {
+    scene.gateway.signal("SIGUSR2")
+    await sleep(100)
+    least = Math.min(least, scene.gateway.memoryBytes())
+  }
+  return least
+}
+
+/** Writes as fast as it is taken, until nobody takes more; answers how much was. */
+const pour = (turn: AskedTurn, head: Readonly<Record<string, string>>, first: string, bytes: number): { readonly taken: () => number } => {
+  const { response } = turn
+  response.writeHead(200, head)
+  response.write(first)
+  const block = Buffer.alloc(MB, "all work and no play makes a dull agent ")
+  let taken = 0
+  const more = (): void => {
+    while (taken < bytes && !response.destroyed) {
+      taken += block.length
+      if (!response.write(block)) return void response.once("drain", more)
+    }
+    if (!response.destroyed) response.end()
+  }
+  more()
+  return { taken: () => taken }
+}
+
+const open = async (ticker: string): Promise<RawSocket> => {
+  const socket = await RawSocket.open(scene.gateway.port, `/v1/ws/agent/${ticker}`)
+  stage.onEnd(() => socket.connection.destroy())
+  socket.send({ type: "auth", token: buyer.key })
+  await socket.until("session")
+  return socket
+}
+
+/** Nobody writes any more: the same at five looks. */
+const still = async (amount: () => number): Promise<void> => {
+  for (let looks = 0, before = -1; looks < 5;) {
+    const now = amount()
+    looks = now === before ? looks + 1 : 0
+    before = now
+    await sleep(50)
+  }
+}
+
+it("a client that stops reading costs at most 4 MB, whatever it goes on to send, and its agent is paused", { timeout: 120_000 }, async () => {
+  // Three bytes each for the client, two in memory, and as much again that says nothing, so that what waits can't hide in the systems' buffers.
+  const event = `data: ${JSON.stringify({ delta: "\u20ac".repeat(1_000), pad: "x".repeat(4_000) })}\n\n`
+  const eventsOfATurn = 900
+  let events = 0
+  const { ticker } = await scene.list("0.01", (turn) => {
+    turn.response.writeHead(200, { "content-type": "text/event-stream" })
+    let left = eventsOfATurn
+    const more = (): void => {
+      while (left-- > 0 && !turn.response.destroyed) {
+        events++
+        if (!turn.response.write(event)) return void turn.response.once("drain", more)
+      }
+      turn.end()
+    }
+    more()
+  })
+  const stalled = async (): Promise<number> => {
+    const sockets = await Promise.all(Array.from({ length: talks }, () => open(ticker)))
+    for (const socket of sockets) socket.pause()
+    for (let turn = 0; turn < 5; turn++) {
+      for (const socket of sockets) socket.send({ type: "message", prompt: "more" })
+      await still(() => events)
+    }
+    return memoryBytes()
+  }
+  // What the process grows by for the first, it has grown by.
+  await stalled()
+  const before = await stalled()
+  const cost = (await stalled() - before) / talks
+  console.info(`${Math.round(cost / 1024)} KiB for each; its agents said ${events} of ${3 * talks * 5 * eventsOfATurn} events`)
+  expect(cost).toBeLessThanOrEqual(4 * MB)
+  expect(await scene.gateway.metric("tollgate_chat_turns_running")).toBe(3 * talks)
+  expect(events).toBeLessThan(3 * talks * 5 * eventsOfATurn)
+})
+
+describe("an agent whose answer goes on for 256 MiB", { timeout: 60_000 }, () => {
+  it.each([
+    ["as one line of events", { "content-type": "text/event-stream" }, "data: ", 8],
+    ["as one line of JSON lines", { "content-type": "application/x-ndjson" }, "{\"text\":\"", 8],
+    ["as one JSON text", { "content-type": "application/json" }, "{\"response\":\"", 16],
+    ["as text", { "content-type": "text/plain" }, "", 16]
+  ])("%s is given up at its bound, costs nothing, and leaves no memory behind", async (_, head, first, mebibytesMax) => {
+    const poured: Array<() => number> = []
+    const { ticker } = await scene.list("0.01", (turn) => { poured.push(pour(turn, head, first, 256 * MB).taken) })
+    const charges = await scene.charges(buyer)
+    const round = async (): Promise<void> => {
+      const sockets = await Promise.all(Array.from({ length: talks }, () => open(ticker)))
+      for (const socket of sockets) socket.send({ type: "message", prompt: "hello" })
+      await Promise.all(sockets.map(async (socket) => {
+        await socket.until("error")
+        expect(socket.messages().at(-1)).toMatchObject({ code: "agent_error", fatal: false })
+        socket.connection.destroy()
+      }))
+    }
+    await round()
+    const before = await memoryBytes()
+    await round()
+    // What the agent's own side and the operating system had taken before it was cut off comes on top of the bound.
+    for (const taken of poured) expect(taken()).toBeLessThanOrEqual(mebibytesMax * MB)
+    expect((await memoryBytes() - before) / talks).toBeLessThanOrEqual(2 * MB)
+    expect(await scene.charges(buyer)).toBe(charges)
+  })
+})
