@@ -171,7 +171,7 @@ export const readSettings = (env: Readonly<Record<string, string | undefined>>):
     chatIdleSeconds: integer("CHAT_IDLE_SECONDS", 1_800, 1, 86_400),
     chatResumeSeconds: integer("CHAT_RESUME_SECONDS", 120, 1, 3_600),
     chatSessionsPerAccount: integer("CHAT_SESSIONS_PER_ACCOUNT", 1_000, 1, 1_000_000),
-    chatUnauthenticatedMax: integer("CHAT_UNAUTHENTICATED_MAX", 4_096, 1, 1_000_000),
+    chatUnauthenticatedMax: integer("CHAT_UNAUTHENTICATED_MAX", 16_384, 1, 1_000_000),
     chatLateCancelsPerDay: integer("CHAT_LATE_CANCELS_PER_DAY", 20, 0, 1_000_000),
     secretsKey,
     smtpUrl: mailServer("SMTP_URL"),

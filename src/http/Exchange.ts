@@ -21,6 +21,9 @@ import { isSafeValue, type RequestHead, statusLine } from "./headers.ts"
 import { RequestBody } from "./RequestBody.ts"
 import type { RowMeter } from "./rows/RowMeter.ts"
 
+/** A gateway that is full or stopping says so to many at once: they are counted, not logged one by one. */
+const shedding: ReadonlySet<string> = new Set(["Overloaded", "MailboxFull", "Draining"])
+
 /** Errors after which the rest of the request can't be told from the next one, or isn't worth reading. */
 const closing: ReadonlySet<string> = new Set(["BodyTooLarge", "BodyTimeout", "Draining"])
 
@@ -162,7 +165,7 @@ export class Exchange implements RelayRequest {
     metrics.refusals.labels(error._tag).inc()
     if (closing.has(error._tag)) this.isUntrusted = true
     const rendered = this.rendered(error)
-    if (rendered.status >= 500) log.warn({ requestId: this.requestId, traceId: this.head.traceId, row: this.meter?.id, error: error._tag, status: rendered.status }, "call failed")
+    if (rendered.status >= 500) log[shedding.has(error._tag) ? "debug" : "warn"]({ requestId: this.requestId, traceId: this.head.traceId, row: this.meter?.id, error: error._tag, status: rendered.status }, "call failed")
     this.sendRendered(rendered)
   }
 

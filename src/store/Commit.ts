@@ -75,6 +75,8 @@ export interface TurnRow {
 /** Never in one batch with a turn of the same session: one statement changes a row once. */
 export interface ClosedSessionRow {
   readonly id: SessionId
+  /** With another term by now it stays open; absent: it is closed whatever its term. */
+  readonly term?: bigint | undefined
   readonly reason: string
   /** Of the letter that brings the receipt; `undefined` when none is to be sent. */
   readonly letterId: string | undefined

@@ -94,13 +94,18 @@ const takeOver = (sql: Sql, nodeId: string, ids: ReadonlyArray<string>, owners: 
   id: SessionId; account_id: AccountId; agent_id: AgentId; subject_id: SubjectId; term: bigint; message_count: number; consumed: bigint; started_at: Date; whole: boolean
 }>>`
   with wanted as (select * from unnest(${ids as Array<string>}::text[], ${owners as Array<string>}::uuid[]) as w(id, account_id)),
-  taken as (
+  others as (
     select s.id, s.parked_at is not null and not s.interrupted as whole from sessions s join wanted w on w.id = s.id and w.account_id = s.account_id
-    where s.status = 'active' order by s.id for update of s
+    where s.status = 'active' and s.node_id <> ${nodeId} order by s.id for update of s
+  ), taken as (
+    update sessions s set term = s.term + 1, node_id = ${nodeId}, parked_at = null, interrupted = false from others
+    where s.id = others.id
+    returning s.id, s.account_id, s.agent_id, s.subject_id, s.term, s.message_count, s.consumed, s.started_at, others.whole
   )
-  update sessions s set term = s.term + 1, node_id = ${nodeId}, parked_at = null, interrupted = false from taken
-  where s.id = taken.id
-  returning s.id, s.account_id, s.agent_id, s.subject_id, s.term, s.message_count, s.consumed, s.started_at, taken.whole`
+  select * from taken
+  union all
+  select s.id, s.account_id, s.agent_id, s.subject_id, s.term, s.message_count, s.consumed, s.started_at, false
+  from sessions s join wanted w on w.id = s.id and w.account_id = s.account_id where s.status = 'active' and s.node_id = ${nodeId}`
 
 const upsertNode = (sql: Sql, nodeId: string) => sql`
   insert into chat_nodes (id, seen_at) values (${nodeId}, now()) on conflict (id) do update set seen_at = now()`
@@ -159,7 +164,7 @@ export interface OwnedSession {
   readonly accountId: AccountId
 }
 
-/** Takes active sessions of these accounts over for a node, in one statement: every turn of an earlier term is refused from then on. Those that are closed, unknown or another account's are missing. */
+/** Takes active sessions of these accounts over for a node, in one statement: every turn of an earlier term is refused from then on. One that is the node's already keeps its term. Those that are closed, unknown or another account's are missing. */
 export const adoptSessions = (nodeId: string, wanted: ReadonlyArray<OwnedSession>): Effect.Effect<ReadonlyMap<string, AdoptedSession>, StoreUnavailable, Postgres> =>
   Postgres.use(({ run }) => run((sql) => takeOver(sql, nodeId, wanted.map(({ id }) => id), wanted.map(({ accountId }) => accountId)))).pipe(Effect.map((rows) => new Map(rows.map((row) => [row.id as string, {
     id: row.id, accountId: row.account_id, agentId: row.agent_id, subjectId: row.subject_id, term: row.term, messageCount: row.message_count,

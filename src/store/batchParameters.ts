@@ -93,7 +93,7 @@ const encode: { readonly [S in Exclude<Section, "transactions">]: (request: Comm
     output_hash: row.outputHash, output_text: row.outputText, created_at: iso(row.createdAtMs), completed_at: iso(row.completedAtMs)
   })),
   closedSessions: ({ accountId, rows }) => (rows.closedSessions ?? []).map((row) => ({
-    id: row.id, account_id: accountId, reason: row.reason, letter_id: row.letterId, closed_at: iso(row.atMs)
+    id: row.id, account_id: accountId, term: row.term === undefined ? null : String(row.term), reason: row.reason, letter_id: row.letterId, closed_at: iso(row.atMs)
   })),
   lateCancels: ({ accountId, rows }) => (rows.lateCancels ?? []).map((row) => ({ account_id: accountId, agent_id: row.agentId, day: iso(row.atMs).slice(0, 10) })),
   budgets: ({ accountId, rows }) => (rows.budgets ?? []).map((row) => ({

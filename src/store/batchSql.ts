@@ -118,10 +118,10 @@ ended as (
 )`,
   closedSessions: (n) => `
 closing as (
-  select r.* from ${recordset(n, "id text, account_id uuid, reason text, letter_id uuid, closed_at timestamptz")} ${joinLive} order by r.id
+  select r.* from ${recordset(n, "id text, account_id uuid, term bigint, reason text, letter_id uuid, closed_at timestamptz")} ${joinLive} order by r.id
 ), closed as (
   update sessions s set status = 'closed', closed_at = c.closed_at, close_reason = c.reason
-  from closing c where s.id = c.id and s.account_id = c.account_id and s.status = 'active'
+  from closing c where s.id = c.id and s.account_id = c.account_id and s.status = 'active' and s.term = coalesce(c.term, s.term)
   returning s.id
 ), lettered as (
   insert into letters (id, kind, account_id, session_id, created_at, next_attempt_at)

@@ -2,31 +2,43 @@
  * Sessions that outlive their gateway, or have two: no turn is charged twice or
  * for nothing, whoever has the session, and what a crash leaves unpaid is counted.
  */
-import { describe, expect, it } from "vitest"
+import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { echoes } from "../support/ChatAgent.ts"
-import { ChatScene, expectNoHolds } from "../support/ChatScene.ts"
+import { type Buyer, ChatScene, expectNoHolds } from "../support/ChatScene.ts"
 import { ChatSocket } from "../support/ChatSocket.ts"
 import { type GatewayProcess, until } from "../support/GatewayProcess.ts"
 import { useStage } from "../support/Stage.ts"
 
-const stage = useStage()
+const stage = useStage(afterAll)
 
-/** Two gateways on one database, an agent and its buyer. */
+/** Two gateways on one database. */
+let scene: ChatScene
+let first: GatewayProcess
+let second: GatewayProcess
+beforeAll(async () => {
+  const env = { CHAT_RESUME_SECONDS: "2" }
+  scene = await ChatScene.set(stage, env)
+  first = scene.gateway
+  second = await stage.gateway({ ...scene.database.env, ...env })
+})
+
 const arrange = async () => {
-  const scene = await ChatScene.set(stage)
-  const [first, second] = [scene.gateway, await stage.gateway(scene.database.env)]
+  scene.gateway = first
   const [listed, buyer] = await Promise.all([scene.list("0.01"), scene.buyer("1.00")])
   const open = (gateway: GatewayProcess, sessionId?: string): Promise<ChatSocket> => ChatSocket.open(gateway, listed.ticker, buyer.key, sessionId)
-  return { scene, first, second, listed, buyer, open }
+  return { listed, buyer, open }
 }
 
-const balanceEverywhere = async (gateways: ReadonlyArray<GatewayProcess>): Promise<void> => {
-  for (const gateway of gateways) await expectNoHolds(gateway)
+/** Nobody holds anything any more; the second has had the account last, and so knows what is left. */
+const expectLeft = async (buyer: Buyer, usd: string): Promise<void> => {
+  for (const gateway of [first, second]) await expectNoHolds(gateway)
+  scene.gateway = second
+  await scene.expectLeft(buyer, usd)
 }
 
 describe("a session that is resumed on another gateway", { timeout: 60_000 }, () => {
   it("in the middle of its turn goes on there; the turn is not charged where it runs, and can be sent again", async () => {
-    const { scene, first, second, listed, buyer, open } = await arrange()
+    const { listed, buyer, open } = await arrange()
     const before = await open(first)
     const sessionId = before.session["session_id"] as string
     before.message("hello", "m-1")
@@ -44,12 +56,11 @@ describe("a session that is resumed on another gateway", { timeout: 60_000 }, ()
     expect(await after.next("billing")).toMatchObject({ amount_charged: "0.01", session_total: "0.01" })
     after.send({ type: "close" })
     await after.closed
-    await balanceEverywhere([first, second])
-    await scene.expectLeft(buyer, "0.99")
+    await expectLeft(buyer, "0.99")
   })
 
   it("and back again is the one that was resumed last, and none of the others can have a turn charged", async () => {
-    const { scene, first, second, listed, buyer, open } = await arrange()
+    const { listed, buyer, open } = await arrange()
     listed.agent.behave = echoes
     const sockets = [await open(first)]
     const sessionId = sockets[0]!.session["session_id"] as string
@@ -64,20 +75,35 @@ describe("a session that is resumed on another gateway", { timeout: 60_000 }, ()
     const stale = sockets[2]!
     stale.message("not here")
     expect(await stale.ended()).toMatchObject({ code: 4409, error: { code: "session_replaced" } })
+    for (const socket of sockets.slice(0, 2)) expect(await socket.ended()).toMatchObject({ code: 4409, error: { code: "session_replaced" } })
     const last = sockets.at(-1)!
     expect((await last.turn("five")).billing).toMatchObject({ session_total: "0.05" })
     last.send({ type: "close" })
     await last.closed
-    const rows = await scene.database.sql<Array<{ message_index: number; prompt: string }>>`select message_index, prompt from orders order by message_index`
+    const rows = await scene.database.sql<Array<{ message_index: number; prompt: string }>>`select message_index, prompt from orders where session_id = ${sessionId} order by message_index`
     expect(rows.map(({ prompt }) => prompt)).toEqual(["one", "turn 2", "turn 3", "turn 4", "five"])
-    await balanceEverywhere([first, second])
-    await scene.expectLeft(buyer, "0.95")
+    await expectLeft(buyer, "0.95")
   })
+})
+
+it("a gateway that a session has left, and whose copy nobody comes back to, does not close it where it went", { timeout: 60_000 }, async () => {
+  const { listed, buyer, open } = await arrange()
+  listed.agent.behave = echoes
+  const before = await open(first)
+  await before.turn("one")
+  before.close()
+  await before.closed
+  const after = await open(second, before.session["session_id"])
+  await until(async () => await first.metric("tollgate_chat_sessions_live") === 0)
+  expect((await after.turn("two")).billing).toMatchObject({ session_total: "0.02" })
+  after.send({ type: "close" })
+  expect((await after.closed).code).toBe(1000)
+  await expectLeft(buyer, "0.98")
 })
 
 describe("DELETE of a session through another gateway", { timeout: 60_000 }, () => {
   it("in the middle of its turn closes it; the turn is not charged, and its socket ends with it", async () => {
-    const { scene, first, second, listed, buyer, open } = await arrange()
+    const { listed, buyer, open } = await arrange()
     const chat = await open(first)
     const sessionId = chat.session["session_id"] as string
     chat.message("hello")
@@ -89,12 +115,11 @@ describe("DELETE of a session through another gateway", { timeout: 60_000 }, () 
     running.end(" and done")
     expect(await chat.ended()).toMatchObject({ code: 4410, error: { code: "session_closed" } })
     expect(await scene.charges(buyer)).toBe(0)
-    await balanceEverywhere([first, second])
-    await scene.expectLeft(buyer, "1.00")
+    await expectLeft(buyer, "1.00")
   })
 
   it("or on it, however often and from both at once, closes it once", async () => {
-    const { scene, first, second, listed, buyer, open } = await arrange()
+    const { listed, buyer, open } = await arrange()
     listed.agent.behave = echoes
     const chat = await open(first)
     const sessionId = chat.session["session_id"] as string
@@ -102,12 +127,10 @@ describe("DELETE of a session through another gateway", { timeout: 60_000 }, () 
     const replies = await Promise.all([first, second, first, second, first, second].map((gateway) => gateway.call("DELETE", `/v1/sessions/${sessionId}`, { token: buyer.key })))
     for (const { status } of replies) expect([200, 204]).toContain(status)
     expect(replies.some(({ status }) => status === 204)).toBe(true)
-    await scene.database.sql`select from sessions where id = ${sessionId} and status = 'closed'`
     chat.message("more")
     await chat.closed
     expect(await scene.charges(buyer)).toBe(1)
-    await balanceEverywhere([first, second])
-    await scene.expectLeft(buyer, "0.99")
+    await expectLeft(buyer, "0.99")
   })
 })
 

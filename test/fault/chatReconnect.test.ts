@@ -2,7 +2,7 @@
  * All sockets of a gateway are gone at once, as when a switch reboots, or the
  * gateway with them: everybody comes back, to the session that was theirs.
  */
-import { beforeAll, afterAll, describe, expect, it } from "vitest"
+import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { echoes } from "../support/ChatAgent.ts"
 import { type Buyer, ChatScene, type ListedAgent, expectNoHolds } from "../support/ChatScene.ts"
 import { until } from "../support/GatewayProcess.ts"

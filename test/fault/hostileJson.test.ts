@@ -17,7 +17,7 @@ import { type Person, type Reply, type World, makeWorld } from "../support/World
 import { tablePrints } from "../support/tablePrints.ts"
 
 const examples = { ...auth, ...agents, ...money }
-const rows = autx.rows.filter((row): row is Endpoint => row.kind === "endpoint" && row.payload !== undefined)
+const rows = autx.rows.filter((row): row is Endpoint => row.kind === "endpoint" && row.payload !== undefined && row.upload === undefined)
 
 let world: World
 let caller: Person

@@ -2,12 +2,12 @@
  * Every table of a gateway's database as a number of rows and a digest, to tell
  * whether a refused request left anything behind. Not among them: the record of
  * calls, where a call that broke off may stand at no cost (`chargedCalls` looks
- * at those), the counters of batches, and what a gateway notes every second of
- * the calls it has in flight.
+ * at those), the counters of batches, and what a gateway notes every few seconds
+ * of itself: that it lives, and the calls it has in flight.
  */
 import type { Sql } from "../../src/store/Postgres.ts"
 
-const notAmongThem = ["usage", "usage_hourly_by_agent", "usage_hourly_by_account", "agent_totals", "batches", "calls_in_flight"]
+const notAmongThem = ["usage", "usage_hourly_by_agent", "usage_hourly_by_account", "agent_totals", "batches", "calls_in_flight", "chat_nodes"]
 
 /** Table → rows and digest. */
 export type TablePrints = Readonly<Record<string, string>>

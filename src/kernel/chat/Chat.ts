@@ -12,7 +12,7 @@
 import { Context, Effect, Layer } from "effect"
 import { Config, type Settings, limits } from "../../config.ts"
 import { type Agent, isCallable } from "../../domain/agent.ts"
-import { SessionClosed, SessionsNotSupported } from "../../domain/chat.ts"
+import { SessionClosed, SessionReplaced, SessionsNotSupported } from "../../domain/chat.ts"
 import type { Credits } from "../../domain/credits.ts"
 import { AgentPaused, Draining, type GatewayError, InvalidRequest, NotFound, Overloaded, StoreUnavailable } from "../../domain/errors.ts"
 import type { AccountId, HoldId, SessionId } from "../../domain/ids.ts"
@@ -50,8 +50,8 @@ export interface ChatParts {
   readonly settings: Settings
   readonly read: <A, E>(effect: Effect.Effect<A, E, Postgres>) => Effect.Effect<A, E>
   readonly isStopping: () => boolean
-  /** Writes that a session is closed, with the letter that brings its receipt when that is worth one. */
-  readonly closeStored: (accountId: AccountId, id: SessionId, reason: string, consumed: () => Credits) => Effect.Effect<void, AccountError | CommitError>
+  /** Writes that a session is closed (of a term: unless it has another by now), with the letter that brings its receipt when that is worth one. */
+  readonly closeStored: (accountId: AccountId, id: SessionId, reason: string, consumed: () => Credits, term?: bigint) => Effect.Effect<void, AccountError | CommitError>
   readonly turnSettled: () => void
   readonly ended: (session: ChatSession) => void
 }
@@ -142,8 +142,8 @@ export class Chat extends Context.Service<Chat, {
       upstream: yield* Upstream,
       usage: yield* UsageBuffer,
       isStopping: () => isStopping,
-      closeStored: (accountId, id, reason, consumed) => accounts.act(accountId, (account, atMs) => accounts.commit(account, {
-        closedSessions: [{ id, reason, atMs, letterId: settings.smtpUrl !== undefined && consumed() >= receiptMailedFrom ? newId() : undefined }]
+      closeStored: (accountId, id, reason, consumed, term) => accounts.act(accountId, (account, atMs) => accounts.commit(account, {
+        closedSessions: [{ id, term, reason, atMs, letterId: settings.smtpUrl !== undefined && consumed() >= receiptMailedFrom ? newId() : undefined }]
       })).pipe(Effect.tap(() => Effect.sync(outbox.wake))),
       turnSettled: () => { if (onQuiet !== undefined && turnsRunning() === 0) onQuiet() },
       ended: (session) => {
@@ -189,15 +189,17 @@ export class Chat extends Context.Service<Chat, {
       return { session, agent, held, resumed: false }
     })
 
-    /** From its row into this node's memory, where another socket may have brought it meanwhile. */
+    /** This node's copy when no other node has had it since, else one made from its row. */
     const takeOver = Effect.fnUntraced(function*({ caller, dialect }: Asked, agent: Agent, id: SessionId) {
       const adopted = yield* adoption.adopt(caller.accountId, id)
-      const known = live.get(id)
-      if (known !== undefined) return { session: known, isNew: false }
       if (adopted === undefined) {
         const stored = yield* read(findSession(caller.accountId, id))
         return yield* (stored === undefined ? new NotFound({ what: "session", id }) : new SessionClosed())
       }
+      const known = live.get(id)
+      if (known?.term === adopted.term) return { session: known, isNew: false }
+      // It has been on another node since.
+      known?.leave(new SessionReplaced())
       const own = adopted.agentId === agent.id ? agent : yield* agents.find(adopted.agentId)
       const session = new ChatSession(parts, {
         id, accountId: caller.accountId, agent: own, caller, dialect, term: adopted.term, messageCount: adopted.messageCount, consumed: adopted.consumed,
@@ -210,9 +212,8 @@ export class Chat extends Context.Service<Chat, {
     const resume = Effect.fn("Chat.resume")(function*(asked: Asked, id: string) {
       const agent = yield* meet(asked.agent)
       if (!isSessionId(id)) return yield* new NotFound({ what: "session", id })
-      const known = live.get(id)
-      const { session, isNew } = known === undefined ? yield* takeOver(asked, agent, id) : { session: known, isNew: false }
-      if (session.accountId !== asked.caller.accountId || session.agent.id !== agent.id) return yield* new NotFound({ what: "session", id })
+      const { session, isNew } = yield* takeOver(asked, agent, id)
+      if (session.agent.id !== agent.id) return yield* new NotFound({ what: "session", id })
       if (!session.isOpen) return yield* new SessionClosed()
       session.attach(asked.client, asked.caller)
       const { accountId, hold } = session

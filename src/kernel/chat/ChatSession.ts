@@ -7,14 +7,12 @@
  *            └◀── failed, cancelled (free) ──┴───────────┘      durable ──┴─▶ idle
  *     any state ──close, DELETE, nobody came back──▶ closing ──durable──▶ closed
  *
- * Guarantee. A turn is charged exactly once, when its agent's answer is
- * complete, in the commit that makes it an order; `done`, the bill, and the text
- * that came with the end leave after that commit. A turn that did not get there
- * costs nothing. A message id that finished is told again, never run again.
+ * Guarantee. A turn is charged exactly once, when its agent's answer is complete, in the commit that makes it an order;
+ * `done`, the bill, and the text that came with the end leave after that commit. A turn that did not get there costs
+ * nothing. A message id that finished is told again, never run again.
  *
- * A socket that ends is a drop, whatever its close code: the turn goes on, its
- * text is kept, and who resumes gets it from its beginning. Only `cancel`, `close`
- * and the session's REST end stop a turn, and only before its agent was done.
+ * A socket that ends is a drop, whatever its close code: the turn goes on, its text is kept, and who resumes gets it from
+ * its beginning. Only `cancel`, `close` and the session's REST end stop a turn, and only before its agent was done.
  *
  * Failure cases. Commit refused: decided once more on the account as it is then;
  * else the turn failed and is free. Outcome unknown: the client is told to send
@@ -71,12 +69,12 @@ const callerGone = 499
 export class ChatSession implements TurnOwner {
   readonly id: SessionId
   readonly accountId: AccountId
+  readonly term: bigint
   readonly outlet = new ChatOutlet()
   /** No turn may be gone that its client has not heard of: with its node, or because it failed while nobody listened. Who sends a message has heard. */
   isWhole: boolean
   readonly #parts: ChatParts
   readonly #dialect: string
-  readonly #term: bigint
   readonly #holdId: HoldId
   #agent: Agent
   #caller: Caller
@@ -97,7 +95,7 @@ export class ChatSession implements TurnOwner {
     this.id = start.id
     this.accountId = start.accountId
     this.#dialect = start.dialect
-    this.#term = start.term
+    this.term = start.term
     this.#holdId = start.holdId
     this.#agent = start.agent
     this.#caller = start.caller
@@ -190,9 +188,9 @@ export class ChatSession implements TurnOwner {
 
   /**
    * Ends the session: a running turn is free unless its agent was done, then it is charged first. Durable when answered;
-   * after an error the session is as before, without its turn.
+   * after an error the session is as before, without its turn. `term`: only while it has this one, so not where another node took it.
    */
-  close(reason: string): Effect.Effect<void, ChatError> {
+  close(reason: string, term?: bigint): Effect.Effect<void, ChatError> {
     return Effect.suspend((): Effect.Effect<void, ChatError> => {
       if (this.#status === "closed") return Effect.void
       this.#status = "closing"
@@ -200,7 +198,7 @@ export class ChatSession implements TurnOwner {
       if (turn !== undefined && !turn.hasEnded) this.#abandon(turn, callerGone)
       const settled = this.#turn === undefined ? Effect.void : Effect.callback<void>((resume) => { this.#onSettled.push(() => resume(Effect.void)) })
       return settled.pipe(
-        Effect.andThen(this.#parts.closeStored(this.accountId, this.id, reason, () => this.#consumed)),
+        Effect.andThen(this.#parts.closeStored(this.accountId, this.id, reason, () => this.#consumed, term)),
         Effect.tap(() => Effect.sync(() => this.#ended())),
         Effect.onError(() => Effect.sync(() => { if (this.#status === "closing") this.#status = "open" }))
       )
@@ -214,7 +212,7 @@ export class ChatSession implements TurnOwner {
     if (this.#turn === undefined && nowMs - this.#usedAtMs > limits.chatHistoryKeptMs) this.#history = undefined
     const due = dueOf({ droppedAtMs: this.#droppedAtMs, usedAtMs: this.#usedAtMs, turnRunning: this.#turn !== undefined }, times, nowMs)
     if (due === "hangUp") this.outlet.client?.end(new SessionIdle({ retryAfterMs: 1_000 }))
-    if (due === "close") attempt(this.close("dropped"), () => {})
+    if (due === "close") attempt(this.close("dropped", this.term), () => {})
   }
 
   /** Its socket was opened with that key, or not. */
@@ -234,6 +232,13 @@ export class ChatSession implements TurnOwner {
     this.#abandon(turn, 503)
     this.outlet.settle()
     return true
+  }
+
+  /** Another node has it, or it is closed: nothing more happens here. */
+  leave(why: SessionReplaced | SessionClosed): void {
+    this.interrupt()
+    this.outlet.client?.end(why)
+    this.#ended()
   }
 
   // The turn's side.
@@ -302,7 +307,7 @@ export class ChatSession implements TurnOwner {
 
   /** Pays for a turn whose agent is done. */
   #charge(turn: ChatTurn): void {
-    chargeTurn(this.#parts, { turn, hold: this.hold, term: this.#term, messageIndex: this.#messageCount + 1, consumed: this.#consumed }, (charged) => {
+    chargeTurn(this.#parts, { turn, hold: this.hold, term: this.term, messageIndex: this.#messageCount + 1, consumed: this.#consumed }, (charged) => {
       if (charged._tag === "charged") return this.#complete(turn, charged.finished)
       if (charged._tag === "failed") {
         this.#lost(turn, charged.error)
@@ -345,10 +350,7 @@ export class ChatSession implements TurnOwner {
 
   /** The row refused its turn: the session was closed, or taken over, by another node. */
   #lookAfterItself(): void {
-    attempt(this.#parts.read(findSession(this.accountId, this.id)), (stored) => {
-      this.outlet.client?.end(stored?.status === "active" ? new SessionReplaced() : new SessionClosed())
-      this.#ended()
-    })
+    attempt(this.#parts.read(findSession(this.accountId, this.id)), (stored) => this.leave(stored?.status === "active" ? new SessionReplaced() : new SessionClosed()))
   }
 
   /** Stops the turn before its agent was done. */

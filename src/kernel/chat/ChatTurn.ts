@@ -34,6 +34,15 @@ const readerBounds = { lineBytesMax: limits.chatLineBytesMax, bodyBytesMax: limi
 /** An agent that said it is done has this long to end its answer, so that its connection can be used again. */
 const tailMs = 1_000
 
+/** Turns that have read something: all of them are told of together, which costs less than a task for each. */
+let settling: Array<ChatTurn> = []
+
+const settleAll = (): void => {
+  const turns = settling
+  settling = []
+  for (const turn of turns) turn.settle()
+}
+
 export class ChatTurn implements UpstreamHandler {
   readonly id: OrderId
   readonly prompt: string
@@ -139,7 +148,7 @@ export class ChatTurn implements UpstreamHandler {
     }
     if (this.#fresh !== "" && !this.#settling) {
       this.#settling = true
-      queueMicrotask(this.#settle)
+      if (settling.push(this) === 1) setImmediate(settleAll)
     }
     return this.#takesMore
   }
@@ -160,8 +169,8 @@ export class ChatTurn implements UpstreamHandler {
 
   #takesMore = true
 
-  /** After the read: had it brought the end, the text would wait for the charge. */
-  readonly #settle = (): void => {
+  /** Called after the read, and whatever else was read with it: had that brought the end, the text would wait for the charge. */
+  settle(): void {
     this.#settling = false
     if (this.#phase !== "streaming" || this.#fresh === "") return
     const text = this.#fresh
