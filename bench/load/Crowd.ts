@@ -3,7 +3,7 @@
  * once or a few at a time, kept talking, timed, dropped and brought back.
  */
 import { setTimeout as sleep } from "node:timers/promises"
-import { backoffMs } from "../../sdk/typescript/src/backoff.ts"
+import { backoffMs, reconnectMs } from "../../sdk/typescript/src/backoff.ts"
 import { ChatSession, type Place, type Refusal } from "./ChatSession.ts"
 import { DirectCall } from "./DirectCall.ts"
 import { Turn, type TurnListener, type TurnShape } from "./Turn.ts"
@@ -186,13 +186,13 @@ export class Crowd implements TurnListener {
   }
 
   async #openStubbornly(session: ChatSession, wasDropped: boolean, refused: () => void): Promise<void> {
-    if (wasDropped) await sleep(backoffMs(0))
+    if (wasDropped) await sleep(reconnectMs(0))
     for (let attempt = wasDropped ? 1 : 0; ; attempt++) {
       const refusal = await session.open().then(() => undefined, (reason: Refusal) => reason)
       if (refusal === undefined) return
       refused()
       if (attempt === retriesMax) return this.#failed(`not opened: ${refusal.reason}`)
-      await sleep(Math.max(refusal.retryAfterMs ?? 0, backoffMs(attempt)))
+      await sleep(Math.max(refusal.retryAfterMs ?? 0, wasDropped ? reconnectMs(attempt) : backoffMs(attempt)))
     }
   }
 

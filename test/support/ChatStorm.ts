@@ -54,15 +54,11 @@ export class StormClient {
       const isMischief = this.#random.chance(mischief)
       if (isMischief) await this.#misbehave(chat, from)
       const end = await settled(chat, id, from)
-      if (end !== "ended" && !(end === "billed" && isMischief)) {
-        if (end === "billed") return
-        continue
-      }
-      // Whoever misbehaved may have been refused for it, and heard of the bill before.
-      this.#left(await this.#over(chat))
+      // After a part of a frame nothing that is said on that socket is heard.
+      if (isMischief || end === "ended") this.#left(await this.#over(chat))
       if (end === "billed") return
     }
-    throw new Error(`${id} of ${this.#sessionId} was never billed (SEED=${this.#random.seed})`)
+    throw new Error(`${id} of ${this.#sessionId} was never billed, but ${JSON.stringify(this.#chat?.frames.slice(-10))}`)
   }
 
   async close(): Promise<void> {
@@ -129,12 +125,12 @@ export class StormClient {
   }
 }
 
-/** What became of a message on this socket. `again`: it was not billed, and may be sent again. */
+/** What became of a message on this socket. `again`: it was not billed, or nobody knows, and may be sent again. */
 const settled = async (chat: LightChat, id: string, from: number): Promise<"billed" | "again" | "ended"> => {
   try {
-    const last = await chat.until(({ type, code, fatal, id: of }) =>
-      type === "billing" && of === id || code === "turn_cancelled" || type === "error" && fatal !== true && code !== "turn_in_progress", from)
-    return last.type === "billing" ? "billed" : "again"
+    // The turn that is in progress may be this message's own, from a socket before, or some nonsense's that was a message by chance.
+    const last = await chat.until(({ type, code, fatal }) => type === "billing" || code === "turn_cancelled" || type === "error" && fatal !== true && code !== "turn_in_progress", from)
+    return last.type === "billing" && last["id"] === id ? "billed" : "again"
   } catch {
     return "ended"
   }

@@ -32,7 +32,7 @@ from types import TracebackType
 from typing import Any, Awaitable, Callable
 from urllib.parse import quote
 
-from .backoff import backoff
+from .backoff import backoff, reconnect
 from .connection import IDLE, RECONNECT_CODES, Connection, Frame
 from .errors import ChatError
 from .loop_thread import LoopThread
@@ -220,7 +220,7 @@ class Session:
             if error.close_code == IDLE and self._turn is None:
                 self._wanted.clear()
                 await self._wanted.wait()
-            wait = max(error.retry_after or 0.0, backoff(self._attempt))
+            wait = max(error.retry_after or 0.0, reconnect(self._attempt))
             if time.monotonic() + wait > deadline:
                 break
             self._attempt += 1

@@ -22,7 +22,7 @@
  * alone. Callbacks are called last, so that they may throw without harm.
  */
 import { type AutxError, chatError } from "./AutxError.ts"
-import { backoffMs } from "./backoff.ts"
+import { backoffMs, reconnectMs } from "./backoff.ts"
 import { type ChatTurn, Turn } from "./ChatTurn.ts"
 import { Connection } from "./Connection.ts"
 import { type BillingFrame, type ChatAgent, type ChunkFrame, type DoneFrame, type ErrorFrame, type NoticeFrame, type ServerFrame, type SessionFrame, asksToReconnect } from "./frames.ts"
@@ -244,7 +244,7 @@ export class ChatSession {
     if (this.#closing !== undefined) return this.#finish(undefined)
     const wasOpen = this.sessionId !== undefined
     if (wasOpen) this.#lostAtMs ??= Date.now()
-    const delayMs = Math.max((error.retryAfter ?? 0) * 1000, backoffMs(this.#attempt))
+    const delayMs = Math.max((error.retryAfter ?? 0) * 1000, wasOpen ? reconnectMs(this.#attempt) : backoffMs(this.#attempt))
     const isLate = wasOpen ? Date.now() + delayMs > this.#lostAtMs! + resumeMs : delayMs > openingWaitMsMax || this.#attempt >= this.#home.maxRetries
     if (isLate || !asksToReconnect(error.closeCode!)) return this.#finish(error)
     this.#phase = "waiting"

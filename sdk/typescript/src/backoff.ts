@@ -5,6 +5,9 @@ const capMs = 8_000
 /** `attempt` counts from 0. */
 export const backoffMs = (attempt: number): number => Math.random() * Math.min(capMs, baseMs * 2 ** attempt)
 
+/** Before a socket that was lost is tried again: many may have been lost with it, so already the first wait is spread over 4 s. */
+export const reconnectMs = (attempt: number): number => backoffMs(attempt + 3)
+
 /** The header `Retry-After` in seconds: a number, or a date (RFC 9110 §10.2.3). */
 export const parseRetryAfter = (header: string | null, nowMs: number): number | undefined => {
   if (header === null || header === "") return undefined
