@@ -124,9 +124,16 @@ describe("DELETE of a session through another gateway", { timeout: 60_000 }, () 
     const chat = await open(first)
     const sessionId = chat.session["session_id"] as string
     await chat.turn("hello")
-    const replies = await Promise.all([first, second, first, second, first, second].map((gateway) => gateway.call("DELETE", `/v1/sessions/${sessionId}`, { token: buyer.key })))
-    for (const { status } of replies) expect([200, 204]).toContain(status)
-    expect(replies.some(({ status }) => status === 204)).toBe(true)
+    // Two gateways that take one account from each other refuse some of what they decide, to be tried again.
+    const close = async (gateway: GatewayProcess): Promise<number> => {
+      for (let tries = 0; ; tries++) {
+        const { status } = await gateway.call("DELETE", `/v1/sessions/${sessionId}`, { token: buyer.key })
+        if (status !== 503 || tries === 20) return status
+      }
+    }
+    const statuses = await Promise.all([first, second, first, second, first, second].map(close))
+    for (const status of statuses) expect([200, 204]).toContain(status)
+    expect(statuses).toContain(204)
     chat.message("more")
     await chat.closed
     expect(await scene.charges(buyer)).toBe(1)
