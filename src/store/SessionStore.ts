@@ -90,6 +90,7 @@ const selectHistory = (sql: Sql, id: SessionId, { messagesMax, bytesMax }: Histo
 const selectTurn = (sql: Sql, id: SessionId, messageId: string) => sql<Array<{ id: OrderId; message_index: number; amount: bigint; output_hash: string; output_text: string }>>`
   select id, message_index, amount, output_hash, output_text from orders where session_id = ${id} and message_id = ${messageId}`
 
+/** `is not distinct from`, because no index serves it: by the node's own, each batch would read all of its sessions. */
 const takeOver = (sql: Sql, nodeId: string, ids: ReadonlyArray<string>, owners: ReadonlyArray<string>) => sql<Array<{
   id: SessionId; account_id: AccountId; agent_id: AgentId; subject_id: SubjectId; term: bigint; message_count: number; consumed: bigint; started_at: Date; whole: boolean
 }>>`
@@ -105,7 +106,7 @@ const takeOver = (sql: Sql, nodeId: string, ids: ReadonlyArray<string>, owners: 
   select * from taken
   union all
   select s.id, s.account_id, s.agent_id, s.subject_id, s.term, s.message_count, s.consumed, s.started_at, false
-  from sessions s join wanted w on w.id = s.id and w.account_id = s.account_id where s.status = 'active' and s.node_id = ${nodeId}`
+  from sessions s join wanted w on w.id = s.id and w.account_id = s.account_id where s.status = 'active' and s.node_id is not distinct from ${nodeId}`
 
 const upsertNode = (sql: Sql, nodeId: string) => sql`
   insert into chat_nodes (id, seen_at) values (${nodeId}, now()) on conflict (id) do update set seen_at = now()`
