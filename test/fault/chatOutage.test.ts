@@ -3,7 +3,7 @@
  * once or not at all, the client learns which by sending the same id again, and
  * sessions live through it.
  */
-import { describe, expect, it } from "vitest"
+import { afterAll, describe, expect, it } from "vitest"
 import { type AskedTurn, echoes } from "../support/ChatAgent.ts"
 import { ChatScene } from "../support/ChatScene.ts"
 import type { ChatSocket, Frame } from "../support/ChatSocket.ts"
@@ -11,7 +11,7 @@ import { startCutProxy } from "../support/CutProxy.ts"
 import { type GatewayProcess, until } from "../support/GatewayProcess.ts"
 import { useStage } from "../support/Stage.ts"
 
-const stage = useStage()
+const stage = useStage(afterAll)
 
 const cuts = process.env["TOLLGATE_FULL"] === "1" ? 1_000 : 100
 
@@ -47,7 +47,7 @@ const insist = async (chat: ChatSocket, prompt: string, id: string): Promise<Fra
   }
 }
 
-describe("a turn whose commit loses its connection", { timeout: 240_000 }, () => {
+describe.concurrent("a turn whose commit loses its connection", { timeout: 240_000 }, () => {
   it("between send and acknowledgement, or before it arrives, is charged once when its id is sent again, a hundred times", async () => {
     const { proxy, scene, listed, buyer, chat } = await arrange()
     for (let n = 0; n < cuts; n++) {
@@ -93,7 +93,7 @@ describe("a turn whose commit loses its connection", { timeout: 240_000 }, () =>
   })
 })
 
-describe("amid chats the database", { timeout: 60_000 }, () => {
+describe.concurrent("amid chats the database", { timeout: 60_000 }, () => {
   it("goes away: a turn that ends meanwhile fails and costs nothing, no agent is asked in vain, sockets and sessions stay, and all of it goes on when it is back", async () => {
     const { proxy, scene, listed, buyer, chat } = await arrange()
     const free = await scene.list("0", echoes)
@@ -112,6 +112,8 @@ describe("amid chats the database", { timeout: 60_000 }, () => {
     proxy.sever()
     turn.end(" and done")
     expectNotNow(await chat.until(({ type }) => type === "error" || type === "billing", from))
+    // What came with the end would have been told with the bill.
+    expect(chat.text(from)).toBe("begun")
     await until(async () => !await isReady(scene.gateway))
     const turns = [listed, free].map(({ agent }) => agent.turns.length)
     expectNotNow(await outcome(chat, "three", "m-3"))
