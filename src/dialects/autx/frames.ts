@@ -158,14 +158,14 @@ const detailOf = (error: ChatError): string => {
 
 /** Whose client should come back as it is. */
 const reconnects: ReadonlySet<number> = new Set([4408, 4429, 4503, 1001, 1011, 1013])
-/** Of what is told to come back, this part at random on top, and some seconds, so that many don't come at once. */
-const jitter = { part: 0.25, seconds: 3 }
+/** On top of what is told, at random, so that many don't come at once: up to this part of it, but no more than so many seconds, and some. */
+const jitter = { part: 0.25, partMax: 30, seconds: 3 }
 
 /** Whole seconds, never less than the error says. */
 const retryAfterOf = (error: ChatError, reconnect: boolean): number | undefined => {
   const seconds = "retryAfterMs" in error ? Math.max(1, Math.ceil(error.retryAfterMs / 1000)) : error._tag === "AgentPaused" ? pausedRetry : undefined
   if (!reconnect) return seconds
-  return (seconds ?? 1) + Math.floor(Math.random() * ((seconds ?? 1) * jitter.part + jitter.seconds))
+  return (seconds ?? 1) + Math.floor(Math.random() * (Math.min((seconds ?? 1) * jitter.part, jitter.partMax) + jitter.seconds))
 }
 
 /** What the text alone does not say: amounts of a refusal for money. */
