@@ -2,7 +2,6 @@
  * Whatever comes over chat sockets: it is answered, refused with a word and a
  * code, or cut; never a defect, and afterwards nothing is left of it.
  */
-import { setTimeout as sleep } from "node:timers/promises"
 import { expect, it } from "vitest"
 import { echoes } from "../support/ChatAgent.ts"
 import { ChatScene, expectNoHolds } from "../support/ChatScene.ts"
@@ -10,6 +9,7 @@ import { brokenFrame, nonsense } from "../support/ChatGarbage.ts"
 import { LightChat } from "../support/LightChat.ts"
 import { type GatewayProcess, until } from "../support/GatewayProcess.ts"
 import { Random } from "../support/Random.ts"
+import { restingBytes, restingEnv } from "../support/restingMemory.ts"
 import { useStage } from "../support/Stage.ts"
 
 const stage = useStage()
@@ -112,21 +112,10 @@ class FuzzClient {
   }
 }
 
-/** What it needs when it has nothing to do: the least of some looks. */
-const restingBytes = async (gateway: GatewayProcess): Promise<number> => {
-  let least = Infinity
-  for (let looks = 0; looks < 8; looks++) {
-    gateway.signal("SIGUSR2")
-    await sleep(250)
-    least = Math.min(least, gateway.memoryBytes())
-  }
-  return least
-}
-
 it("10,000 random and mutated frames, among good ones, meet no defect, and leave no session stuck and no memory, socket or hold behind", { timeout: 900_000 }, async () => {
   const random = new Random()
   console.info(`SEED=${random.seed}`)
-  const scene = await ChatScene.set(stage, { CHAT_LATE_CANCELS_PER_DAY: "1000000", CHAT_RESUME_SECONDS: "5", NODE_OPTIONS: "--import ./test/support/collect.mjs" })
+  const scene = await ChatScene.set(stage, { CHAT_LATE_CANCELS_PER_DAY: "1000000", CHAT_RESUME_SECONDS: "5", ...restingEnv })
   const { gateway } = scene
   const whole = (turn: Parameters<typeof echoes>[0]): void => turn.answer("application/json", JSON.stringify({ response: turn.body.prompt }))
   const [paid, free, json] = await Promise.all([scene.list("0.000001", echoes), scene.list("0", echoes), scene.list("0.000002", whole)])

@@ -9,6 +9,7 @@ import type { AskedTurn } from "../support/ChatAgent.ts"
 import { type Buyer, ChatScene } from "../support/ChatScene.ts"
 import { until } from "../support/GatewayProcess.ts"
 import { RawSocket } from "../support/RawSocket.ts"
+import { restingBytes, restingEnv } from "../support/restingMemory.ts"
 import { useStage } from "../support/Stage.ts"
 
 const stage = useStage(afterAll)
@@ -18,23 +19,12 @@ const talks = 6
 
 let scene: ChatScene
 beforeAll(async () => {
-  scene = await ChatScene.set(stage, { NODE_OPTIONS: "--import ./test/support/collect.mjs" })
+  scene = await ChatScene.set(stage, restingEnv)
 })
-
-/** The least of some looks. */
-const memoryBytes = async (): Promise<number> => {
-  let least = Infinity
-  for (let looks = 0; looks < 4; looks++) {
-    scene.gateway.signal("SIGUSR2")
-    await sleep(100)
-    least = Math.min(least, scene.gateway.memoryBytes())
-  }
-  return least
-}
 
 /** Of each talk since then; what the process has not given back yet it has some time for. */
 const expectCost = (before: number, bytesMax: number): Promise<void> =>
-  expect.poll(async () => (await memoryBytes() - before) / talks, { timeout: 10_000 }).toBeLessThanOrEqual(bytesMax)
+  expect.poll(async () => (await restingBytes(scene.gateway) - before) / talks, { timeout: 10_000 }).toBeLessThanOrEqual(bytesMax)
 
 /** Writes as fast as it is taken, until nobody takes more; answers how much was. */
 const pour = (turn: AskedTurn, head: Readonly<Record<string, string>>, first: string, bytes: number): { readonly taken: () => number } => {
@@ -105,7 +95,7 @@ it("a client that stops reading costs at most 5 MB, whatever it goes on to send"
   // What the process grows by for the first, it has grown by.
   await stalled()
   await stalled()
-  const before = await memoryBytes()
+  const before = await restingBytes(scene.gateway)
   await stalled()
   // Of what it asks for no more is begun than it takes.
   expect(events).toBeLessThan(3 * talks * messages * eventsOfATurn)
@@ -132,7 +122,7 @@ describe("an agent whose answer goes on for 256 MiB", { timeout: 60_000 }, () =>
       }))
     }
     await round()
-    const before = await memoryBytes()
+    const before = await restingBytes(scene.gateway)
     await round()
     // What the agent's own side and the operating system had taken before it was cut off comes on top of the bound.
     for (const taken of poured) expect(taken()).toBeLessThanOrEqual(mebibytesMax * MB)
