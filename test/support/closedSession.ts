@@ -46,3 +46,19 @@ export const closedSession = async (sql: Sql, options: ClosedSessionOptions = {}
   await sql`insert into letters (id, kind, account_id, session_id, created_at, next_attempt_at) values (${letterId}, 'receipt', ${accountId}, ${sessionId}, ${closedAt}, ${closedAt})`
   return { letterId, sessionId, accountId, orderIds, email, ticker }
 }
+
+/** The least that is left of a chat with so many turns, which was closed at that time: free, and of nobody. */
+export const closedChat = async (sql: Sql, closedAtMs: number, turns: number): Promise<string> => {
+  const id = `ses_${randomUUID().replaceAll("-", "")}`
+  const [account, agent] = [randomUUID(), randomUUID()]
+  await sql`
+    insert into sessions (id, account_id, subject_id, agent_id, node_id, status, price, message_count, started_at, closed_at, close_reason)
+    values (${id}, ${account}, ${account}, ${agent}, ${randomUUID()}, 'closed', 0, ${turns}, ${new Date(closedAtMs - 3_600_000)}, ${new Date(closedAtMs)}, 'dropped')`
+  await sql`
+    insert into orders (id, account_id, subject_id, agent_id, token, status, prompt, payment_method, amount, fee, output_hash, output_text, created_at, completed_at, session_id, message_index)
+    select gen_random_uuid(), ${account}::uuid, ${account}::uuid, ${agent}::uuid, 1, 'completed', 'asked', 'credits', 0, 0, 'sha256:00', 'answered', ${new Date(closedAtMs)}, ${new Date(closedAtMs)}, ${id}, n
+    from generate_series(1, ${turns}::int) n`
+  return id
+}
+export const textsOf = async (sql: Sql, session: string): Promise<number> => (await sql`select from orders where session_id = ${session} and (prompt <> '' or output_text <> '')`).count
+export const isErased = async (sql: Sql, session: string): Promise<boolean> => (await sql`select from sessions where id = ${session} and erased_at is not null`).count === 1
