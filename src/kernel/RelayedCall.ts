@@ -27,6 +27,7 @@ import type { UsageBuffer } from "../store/UsageBuffer.ts"
 import { metrics } from "../telemetry/Metrics.ts"
 import type { Accounts } from "./AccountActor.ts"
 import type { Agents } from "./AgentActor.ts"
+import { attempt } from "./attempt.ts"
 import type { AgentCredential } from "./upstream/AgentCredential.ts"
 import type { Caller } from "./Caller.ts"
 import { newId } from "./Ids.ts"
@@ -94,13 +95,7 @@ export class RelayedCall implements UpstreamHandler {
 
   /** Runs what needs waiting for; a failure ends the call. */
   #run<A>(effect: Effect.Effect<A, GatewayError>, next: (value: A) => void): void {
-    Effect.runCallback(effect, {
-      onExit: (exit) => {
-        if (exit._tag === "Success") return next(exit.value)
-        const reason = exit.cause.reasons[0]
-        this.#refuse(reason?._tag === "Fail" ? reason.error : new NotCommitted({ retryAfterMs: 1_000 }))
-      }
-    })
+    attempt(effect, next, (error) => this.#refuse(error))
   }
 
   #meet(agent: Agent): void {

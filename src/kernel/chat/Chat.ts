@@ -124,13 +124,13 @@ export class Chat extends Context.Service<Chat, {
     const newcomers: Newcomers = { count: 0, max: settings.chatUnauthenticatedMax }
     gauge("tollgate_chat_newcomers", "Chat sockets that have not proved yet who they are", () => newcomers.count)
     const times = { idleMs: settings.chatIdleSeconds * 1_000, resumeMs: settings.chatResumeSeconds * 1_000 }
-    const turnsRunning = (): number => {
+    const turnsRunning = (priceMin: Credits): number => {
       let count = 0
-      for (const session of live.values()) if (session.hasTurn) count++
+      for (const session of live.values()) if (session.hasTurn && session.agent.price >= priceMin) count++
       return count
     }
     gauge("tollgate_chat_sessions_live", "Chat sessions in this node's memory, dropped ones included", () => live.size)
-    gauge("tollgate_chat_turns_running", "Chat turns whose agent is being asked or whose charge is on its way", turnsRunning)
+    gauge("tollgate_chat_turns_running", "Chat turns whose agent is being asked or whose charge is on its way", () => turnsRunning(0n))
 
     const read: ChatParts["read"] = (effect) => Effect.provideService(effect, Postgres, postgres)
     const parts: ChatParts = {
@@ -145,7 +145,7 @@ export class Chat extends Context.Service<Chat, {
       closeStored: (accountId, id, reason, consumed, term) => accounts.act(accountId, (account, atMs) => accounts.commit(account, {
         closedSessions: [{ id, term, reason, atMs, letterId: settings.smtpUrl !== undefined && consumed() >= receiptMailedFrom ? newId() : undefined }]
       })).pipe(Effect.tap(() => Effect.sync(outbox.wake))),
-      turnSettled: () => { if (onQuiet !== undefined && turnsRunning() === 0) onQuiet() },
+      turnSettled: () => { if (onQuiet !== undefined && turnsRunning(0n) === 0) onQuiet() },
       ended: (session) => {
         if (live.get(session.id) !== session) return
         live.delete(session.id)
@@ -265,11 +265,7 @@ export class Chat extends Context.Service<Chat, {
         if (drawn === undefined) return yield* new NotFound({ what: "session", id })
         return drawn.pdf
       }),
-      paidTurnsRunning: () => {
-        let count = 0
-        for (const session of live.values()) if (session.hasTurn && session.agent.price > 0n) count++
-        return count
-      },
+      paidTurnsRunning: () => turnsRunning(1n),
       newcomers,
       sweep: () => {
         const nowMs = Date.now()
@@ -280,7 +276,7 @@ export class Chat extends Context.Service<Chat, {
       drain: Effect.gen(function*() {
         isStopping = true
         for (const session of live.values()) session.stop(jitteredMs())
-        if (turnsRunning() > 0) {
+        if (turnsRunning(0n) > 0) {
           yield* Effect.callback<void>((resume) => { onQuiet = () => resume(Effect.void) }).pipe(Effect.timeoutOption(limits.drainMs - lastWordMs))
         }
         const interrupted = [...live.values()].filter((session) => session.interrupt()).map(({ id }) => id)
