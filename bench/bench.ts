@@ -10,15 +10,17 @@
 import { type Options, readOptions } from "./rig/options.ts"
 import { type Report, print, record } from "./rig/Report.ts"
 import { Rig } from "./rig/Rig.ts"
+import { analytics } from "./scenario/analytics.ts"
 import { chat } from "./scenario/chat.ts"
 import { latency } from "./scenario/latency.ts"
 import { ledger } from "./scenario/ledger.ts"
 import { paid } from "./scenario/paid.ts"
+import { proxy } from "./scenario/proxy.ts"
 import { relay } from "./scenario/relay.ts"
 import { soak } from "./scenario/soak.ts"
 import { start } from "./scenario/start.ts"
 
-const scenarios: Readonly<Record<string, (rig: Rig, options: Options) => Promise<Report>>> = { relay, paid, ledger, latency, chat, start, soak }
+const scenarios: Readonly<Record<string, (rig: Rig, options: Options) => Promise<Report>>> = { relay, proxy, paid, ledger, latency, chat, analytics, start, soak }
 
 /** Runs only when it is named. */
 const byNameOnly = new Set(["soak"])

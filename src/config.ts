@@ -28,6 +28,17 @@ export interface Settings {
   /** Calls per 60 s of a key or login that has no limit of its own. */
   readonly keyRateLimitDefault: number
   readonly proxyBilling: "free" | "paid"
+  /** Whether calls of acf services are recorded, to be invoiced elsewhere, or paid from credits. */
+  readonly acfSettlement: "record" | "prepaid"
+  /** The first admin's key, `id:secret`. */
+  readonly acfAdminKey: string | undefined
+  /** Opens `POST /api/v1/admin/credit`. */
+  readonly acfAdminSecret: string | undefined
+  /** The token bucket of each address in acf: tokens a second, and how many it holds. */
+  readonly acfIpRate: number
+  readonly acfIpBurst: number
+  /** Lets webhooks go to http addresses, for tests on one machine. */
+  readonly webhookAllowHttp: boolean
   readonly launchFee: Credits
   readonly agentConcurrency: number
   readonly upstreamAllow: ReadonlyArray<string>
@@ -134,6 +145,11 @@ export const readSettings = (env: Readonly<Record<string, string | undefined>>):
     return /^[^\s"(),:;<>@[\\\]\p{Cc}]+@[\w.:[\]-]+$/u.test(address) ? { name: display.trim(), address } : bad(name, text, "an address, or a name and an address: Tollgate <no-reply@example.com>")
   }
 
+  const adminKey = (name: string): string | undefined => {
+    const text = secret(name)
+    return text === undefined || /^[\w.-]{1,64}:[\w-]{32,200}$/.test(text) ? text : bad(name, "…", "id:secret, where the secret has at least 32 url-safe characters")
+  }
+
   const port = integer("PORT", 8080, 0, 65535)
   const host = raw("HOST") ?? "127.0.0.1"
   const databaseUrl = url("DATABASE_URL", ["postgres:", "postgresql:"])
@@ -145,6 +161,8 @@ export const readSettings = (env: Readonly<Record<string, string | undefined>>):
   })
   const secretsKey = secret("SECRETS_KEY")
   if (secretsKey !== undefined && secretsKey.length < 32) bad("SECRETS_KEY", "…", "at least 32 characters")
+  const acfAdminSecret = secret("ACF_ADMIN_SECRET")
+  if (acfAdminSecret !== undefined && acfAdminSecret.length < 16) bad("ACF_ADMIN_SECRET", "…", "at least 16 characters")
   const publicUrl = (url("PUBLIC_URL", ["http:", "https:"]) ?? `http://localhost:${port}`).replace(/\/+$/, "")
 
   return {
@@ -159,6 +177,12 @@ export const readSettings = (env: Readonly<Record<string, string | undefined>>):
     autoVerifyEmail: boolean("AUTO_VERIFY_EMAIL", private_),
     keyRateLimitDefault: integer("KEY_RATE_LIMIT_DEFAULT", 60, 1, 1_000_000_000),
     proxyBilling: oneOf("PROXY_BILLING", "free", ["free", "paid"]),
+    acfSettlement: oneOf("ACF_SETTLEMENT", "record", ["record", "prepaid"]),
+    acfAdminKey: adminKey("ACF_ADMIN_KEY"),
+    acfAdminSecret,
+    acfIpRate: integer("ACF_IP_RATE", 1, 1, 1_000_000_000),
+    acfIpBurst: integer("ACF_IP_BURST", 120, 1, 1_000_000_000),
+    webhookAllowHttp: boolean("WEBHOOK_ALLOW_HTTP", false),
     launchFee: usd("LAUNCH_FEE_USD", 0n),
     agentConcurrency: integer("AGENT_CONCURRENCY", 1024, 1, 100_000),
     upstreamAllow: list("UPSTREAM_ALLOW") ?? [],
@@ -304,6 +328,13 @@ export const limits = {
   receiptTurnsMax: 2_000,
   /** Downloads of receipts that wait while another is drawn: a few seconds at the worst. */
   receiptsWaitingMax: 16,
+  /** Teams of one owner that are not archived; and of one team's members, rules and gates so many each: a team is read whole. */
+  teamsPerOwnerMax: 1_000,
+  teamPartsMax: 200,
+  /** Identities of one account, whatever their status: the leaderboard walks over them. */
+  identitiesPerAccountMax: 1_000,
+  /** Owners whose scores are compared in one look with what their webhooks were told: some 20 ms of the database. */
+  scoresPerLookMax: 1_000,
   pageRowsMax: 100,
   pageRowsDefault: 50
 } as const

@@ -6,7 +6,10 @@
 import { Effect, Layer } from "effect"
 import { Placement } from "./actor/Placement.ts"
 import { Config, type Settings } from "./config.ts"
+import { acf } from "./dialects/acf/index.ts"
+import { webhookDress } from "./dialects/acf/wire/webhooks.ts"
 import { autx } from "./dialects/autx/index.ts"
+import type { Dialect, NeedsOf } from "./http/dialect.ts"
 import { Server } from "./http/Server.ts"
 import { Accounts } from "./kernel/AccountActor.ts"
 import { AccountReload } from "./kernel/AccountReload.ts"
@@ -22,6 +25,21 @@ import { Idempotency } from "./kernel/Idempotency.ts"
 import { Ledger } from "./kernel/Ledger.ts"
 import { Listings } from "./kernel/Listings.ts"
 import { layerMaintenance } from "./kernel/Maintenance.ts"
+import { layerEnvironmentKey } from "./kernel/market/AdminKey.ts"
+import { Analytics } from "./kernel/market/Analytics.ts"
+import { Dashboard } from "./kernel/market/Dashboard.ts"
+import { Keys } from "./kernel/market/Keys.ts"
+import { Deposits } from "./kernel/market/Deposits.ts"
+import { Discovery } from "./kernel/market/Discovery.ts"
+import { FreeCalls } from "./kernel/market/FreeCalls.ts"
+import { Identities } from "./kernel/market/Identities.ts"
+import { Links } from "./kernel/market/Links.ts"
+import { Owners } from "./kernel/market/Owners.ts"
+import { Portal } from "./kernel/market/Portal.ts"
+import { Settlements } from "./kernel/market/Settlements.ts"
+import { Reputation } from "./kernel/market/Reputation.ts"
+import { Services } from "./kernel/market/Services.ts"
+import { Teams } from "./kernel/market/Teams.ts"
 import { Node } from "./kernel/Node.ts"
 import { OrderRun } from "./kernel/OrderRun.ts"
 import { Orders } from "./kernel/Orders.ts"
@@ -35,6 +53,7 @@ import { Tokens } from "./kernel/identity/Tokens.ts"
 import { Upstream } from "./kernel/upstream/Upstream.ts"
 import { UpstreamGuard } from "./kernel/upstream/UpstreamGuard.ts"
 import { Users } from "./kernel/identity/Users.ts"
+import { Webhooks } from "./kernel/webhooks/Webhooks.ts"
 import { Mail } from "./mail/Mail.ts"
 import { Smtp } from "./mail/Smtp.ts"
 import { listenForChanges } from "./store/Changes.ts"
@@ -63,12 +82,15 @@ const schema = Layer.effectDiscard(Postgres.use(({ reads }) => Effect.tryPromise
 const changes = Layer.unwrap(Effect.gen(function*() {
   const accounts = yield* Accounts
   const agents = yield* Agents
+  const webhooks = yield* Webhooks
   return listenForChanges((change) => {
-    if (change.what === "account") accounts.forget(change.id as never)
+    if (change.what === "account") accounts.forget(change.id as never, change.token)
     else if (change.what === "agent") agents.forget(change.id as never)
+    else if (change.what === "webhooks") webhooks.heard(change.id as never)
     else {
       accounts.forgetAll()
       agents.forgetAll()
+      webhooks.heard(undefined)
     }
   })
 }))
@@ -79,6 +101,8 @@ const reload = Layer.effect(AccountReload, Accounts.use((accounts) =>
 const readiness = Layer.effect(Readiness, Accounts.use((accounts) => Effect.succeed(Readiness.of({
   check: () => accounts.writable() ? { ready: true, reasons: [] } : { ready: false, reasons: ["the database does not answer"] }
 }))))
+
+const dialects: ReadonlyArray<Dialect<NeedsOf<typeof autx> | NeedsOf<typeof acf>>> = [autx, acf]
 
 export const gatewayLayer = (settings: Settings, connection: Connection) => {
   const store = Layer.mergeAll(Committer.layer, UsageBuffer.layer).pipe(
@@ -94,14 +118,17 @@ export const gatewayLayer = (settings: Settings, connection: Connection) => {
   const smtp = settings.smtpUrl === undefined ? undefined : Smtp.layer(settings.smtpUrl)
   const outbox = smtp === undefined ? Outbox.layerNone : Layer.provide(Outbox.layer, smtp)
   const money = Layer.mergeAll(Orders.layer, Relay.layer, Chat.layer.pipe(Layer.provide(Layer.mergeAll(LateCancels.layer, outbox)))).pipe(
-    Layer.provideMerge(Layer.mergeAll(OrderRun.layer, Ledger.layer, Idempotency.layer, Admission.layer))
+    Layer.provideMerge(Layer.mergeAll(OrderRun.layer, Ledger.layer, Idempotency.layer, Admission.layer, FreeCalls.layer, Webhooks.layer(webhookDress)))
   )
   const mail = smtp === undefined ? Mail.layerLog : Layer.provide(Mail.layerSmtp, smtp)
   const management = Layer.mergeAll(ApiKeys.layer, Listings.layer, Users.layer.pipe(Layer.provide(Layer.mergeAll(reload, mail))))
-  const edge = Server.layer({ dialects: [autx], version }).pipe(
+  /** The market's own nouns. */
+  const market = Layer.mergeAll(Dashboard.layer.pipe(Layer.provideMerge(Analytics.layer)), Keys.layer, Links.layer, Deposits.layer, Identities.layer, Reputation.layer, Teams.layer, Discovery.layer, Services.layer, Portal.layer, Settlements.layer).pipe(Layer.provideMerge(Owners.layer))
+  const edge = Server.layer({ dialects, version }).pipe(
     Layer.provide(readiness)
   )
-  return Layer.mergeAll(edge, layerMaintenance, changes).pipe(
+  return Layer.mergeAll(edge, layerMaintenance, layerEnvironmentKey, changes).pipe(
+    Layer.provideMerge(market),
     Layer.provideMerge(Layer.mergeAll(money, management).pipe(Layer.provideMerge(Credentials.layer))),
     Layer.provideMerge(upstream),
     Layer.provideMerge(actors),

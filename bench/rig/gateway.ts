@@ -33,12 +33,14 @@ export interface GatewayOptions {
   readonly price?: string
   /** The folder for a CPU profile. */
   readonly profile?: string | undefined
+  /** Further settings. */
+  readonly env?: Readonly<Record<string, string>>
 }
 
-export const startGateway = async (rig: Rig, { billing, agentPort, price = "0.01", profile }: GatewayOptions): Promise<BenchGateway> => {
+export const startGateway = async (rig: Rig, { billing, agentPort, price = "0.01", profile, env = {} }: GatewayOptions): Promise<BenchGateway> => {
   const dataDir = rig.folder()
   const gateway = await GatewayProcess.start({
-    DATA_DIR: dataDir, PROXY_BILLING: billing,
+    DATA_DIR: dataDir, PROXY_BILLING: billing, ...env,
     ...(profile === undefined ? {} : { PROFILE_FOLDER: resolve(profile), NODE_OPTIONS: `--import ${resolve("bench/rig/profile.mjs")}` })
   })
   // Stopped, not killed: its database then ends before its folder is removed.

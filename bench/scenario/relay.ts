@@ -18,10 +18,10 @@ import { body } from "../rig/agent.ts"
 import { peers } from "./peers.ts"
 
 /** The compiler has seen the hot path some ten thousand times by then. */
-const warmUpSeconds = 5
+export const warmUpSeconds = 5
 const peerRounds = 2
 
-interface Contestant {
+export interface Contestant {
   readonly name: string
   readonly url: string
   readonly headers: Readonly<Record<string, string>>
@@ -30,7 +30,7 @@ interface Contestant {
 }
 
 /** One round of load against one of them. */
-interface Turn {
+export interface Turn {
   readonly calls: number
   readonly microsPerCall: number
   readonly callsPerSecond: number
@@ -73,7 +73,7 @@ export const relay = async (rig: Rig, options: Options): Promise<Report> => {
   }
 }
 
-const turn = async ({ name, url, headers, cpu }: Contestant, { connections }: Options, seconds: number): Promise<Turn> => {
+export const turn = async ({ name, url, headers, cpu }: Contestant, { connections }: Options, seconds: number): Promise<Turn> => {
   const before = cpu()
   const load = flawless(await wrk({ url, script: "post.lua", connections, seconds, headers, env: { BODY: body } }), name)
   return { calls: load.requests, microsPerCall: (cpu() - before) / load.requests, callsPerSecond: load.requests / load.seconds }
@@ -88,10 +88,10 @@ const takeTurns = async (a: Contestant, b: Contestant, options: Options, rounds:
   return turns
 }
 
-const ratio = (ours: ReadonlyArray<Turn>, theirs: ReadonlyArray<Turn>, name: string, bar?: Figure["bar"]): Figure =>
-  spread(`gateway / ${name}, CPU a call`, "×", ours.map(({ microsPerCall }, round) => microsPerCall / theirs[round]!.microsPerCall), bar)
+export const ratio = (ours: ReadonlyArray<Turn>, theirs: ReadonlyArray<Turn>, name: string, bar?: Figure["bar"], who = "gateway"): Figure =>
+  spread(`${who} / ${name}, CPU a call`, "×", ours.map(({ microsPerCall }, round) => microsPerCall / theirs[round]!.microsPerCall), bar)
 
-const figuresOf = (name: string, turns: ReadonlyArray<Turn>): ReadonlyArray<Figure> => [
+export const figuresOf = (name: string, turns: ReadonlyArray<Turn>): ReadonlyArray<Figure> => [
   spread(`${name}, CPU a call`, "µs", turns.map(({ microsPerCall }) => microsPerCall)),
   spread(`${name}, calls/s on one core`, "/s", turns.map(({ callsPerSecond }) => callsPerSecond))
 ]

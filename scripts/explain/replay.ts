@@ -14,9 +14,9 @@
  * decision was granted shows that there was room. Pure.
  */
 import type { Account, CallKind, SubjectId, Transaction, TransactionType } from "../../src/domain/account.ts"
-import { type Agent, splitOf } from "../../src/domain/agent.ts"
+import { splitOf } from "../../src/domain/terms.ts"
 import { type Credits, formatUsd, parseUsd } from "../../src/domain/credits.ts"
-import type { AgentId, HoldId, Token } from "../../src/domain/ids.ts"
+import type { AccountId, AgentId, HoldId, Token } from "../../src/domain/ids.ts"
 import { type Command, type Decided, adopt, decide, isRefusal } from "../../src/domain/ledger.ts"
 import type { Evidence, Price, StoredOrder } from "../../src/store/Explain.ts"
 
@@ -63,7 +63,7 @@ const replayOf = (evidence: Evidence): Replay | Impossible => {
     case "complete": return completeOf(evidence)
     case "refund": return order === undefined ? { missing: "order" }
       : { from: "the order", command: { _tag: "Refund", transactionId: t.id, orderId: order.id }, amount: order.amount }
-    case "earning": return own({ _tag: "Sweep", transactionId: t.id, amount: t.available }, t.available)
+    case "earning": return own({ _tag: "Sweep", transactionId: t.id, amount: t.available, earnerId: sweptFrom(evidence) }, t.available)
     case "fee": return own({ _tag: "Fee", transactionId: t.id, amount: t.fee, reference: t.reference ?? "" }, t.fee)
     case "deposit":
     case "withdrawal": {
@@ -78,6 +78,9 @@ const movement = ({ transaction: { id } }: Evidence, type: "deposit" | "withdraw
   takesBack
     ? { _tag: "Withdraw", transactionId: id, amount, type: type as "withdrawal" | "adjustment", reference }
     : { _tag: "Deposit", transactionId: id, amount, type: type as "deposit" | "adjustment", reference }
+
+/** Earnings are swept by their own account, or by the one that it was merged into. */
+const sweptFrom = ({ transaction: t, earner }: Evidence): AccountId => earner?.mergedInto === t.accountId ? earner.accountId : t.accountId
 
 const adjustmentOf = (evidence: Evidence): Replay => {
   const { transaction: t } = evidence
@@ -95,14 +98,14 @@ const chargeOf = ({ transaction: t, agent, order, usage: [usage] }: Evidence): R
   if (t.orderId !== undefined) {
     return order === undefined ? { missing: "order" } : {
       from: "the turn's order",
-      command: { _tag: "Bill", holdId: t.id as string as HoldId, transactionId: t.id, orderId: order.id, amount: order.amount, earnerId: agent.ownerId, split: splitOf(agent as Agent) },
+      command: { _tag: "Bill", holdId: t.id as string as HoldId, transactionId: t.id, orderId: order.id, amount: order.amount, earnerId: agent.ownerId, split: splitOf(agent, t.atMs) },
       amount: order.amount
     }
   }
   const amount = usage?.cost ?? -t.available
   return {
     from: usage === undefined ? "the transaction's own amount: the call's usage row is gone" : "the call's usage row",
-    command: { _tag: "Capture", holdId: t.id as string as HoldId, amount, earnerId: agent.ownerId, split: splitOf(agent as Agent) },
+    command: { _tag: "Capture", holdId: t.id as string as HoldId, amount, earnerId: agent.ownerId, split: splitOf(agent, t.atMs) },
     amount
   }
 }
@@ -110,7 +113,7 @@ const chargeOf = ({ transaction: t, agent, order, usage: [usage] }: Evidence): R
 const completeOf = ({ transaction: t, agent, order }: Evidence): Replay | Impossible => {
   if (order === undefined) return { missing: "order" }
   if (agent === undefined) return { missing: "agent" }
-  return { from: "the order", command: { _tag: "Complete", transactionId: t.id, orderId: order.id, earnerId: agent.ownerId, split: splitOf(agent as Agent) }, amount: order.amount }
+  return { from: "the order", command: { _tag: "Complete", transactionId: t.id, orderId: order.id, earnerId: agent.ownerId, split: splitOf(agent, t.atMs) }, amount: order.amount }
 }
 
 const pendingOf = (order: StoredOrder) => ({ id: order.id, subjectId: order.subjectId, agentId: order.agentId, agent: "", amount: order.amount, createdAtMs: order.createdAt.getTime() })
@@ -123,7 +126,7 @@ const accountOf = (evidence: Evidence, { command, amount }: Replay): Account => 
   const called = order ?? usage
   const account: Account = {
     id: t.accountId, token: 0n as Token, suspended: false, emailVerified: true,
-    available: balanceBefore(evidence), reserved: 0n, held: 0n, holds: new Map(), orders: new Map(), subjects: new Map()
+    available: balanceBefore(evidence), reserved: 0n, held: 0n, holds: new Map(), orders: new Map(), subjects: new Map(), calls: new Map()
   }
   if (command._tag === "Capture" || command._tag === "Bill") {
     const heldAtMs = heldAt(evidence) ?? t.atMs

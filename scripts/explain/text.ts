@@ -6,7 +6,7 @@
  * Names, references and messages were written by strangers: what could steer a
  * terminal or turn its text around is shown as an escape.
  */
-import { type Agent, splitOf } from "../../src/domain/agent.ts"
+import { splitOf } from "../../src/domain/terms.ts"
 import { type Credits, formatUsd } from "../../src/domain/credits.ts"
 import type { Evidence, Party, StoredOrder } from "../../src/store/Explain.ts"
 import { type Replayed, heldAt } from "./replay.ts"
@@ -60,7 +60,7 @@ const payer = ({ payer, transaction: t }: Evidence): ReadonlyArray<string> => {
 const agent = ({ agent, prices, transaction: t }: Evidence): ReadonlyArray<string> => {
   if (t.agentId === undefined) return []
   if (agent === undefined) return [`${t.agentId}, which is not there`]
-  const { creator, buyback } = splitOf(agent as Agent)
+  const { creator, buyback } = splitOf(agent, t.atMs)
   const then = prices.findLast(({ at }) => at.getTime() <= t.atMs)
   return [
     `${agent.ticker} (${plain(agent.name)}), ${agent.id}, owned by account ${agent.ownerId}`,

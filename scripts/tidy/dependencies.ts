@@ -20,10 +20,10 @@ const mayImport: Readonly<Record<string, ReadonlyArray<string>>> = {
   runtime: [],
   actor: ["cluster"],
   kernel: ["actor", "cluster", "store", "payments", "mail", "runtime"],
-  // Pages are text about what the kernel says; http serves them.
+  // Pages are text about what the kernel says; http serves them, and a dialect's rows its own.
   web: ["kernel"],
   http: ["kernel", "web"],
-  dialects: ["http", "kernel"]
+  dialects: ["http", "web", "kernel"]
 }
 
 const forAll = new Set(["domain", "config", "telemetry"])

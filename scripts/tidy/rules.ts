@@ -32,7 +32,9 @@ const filesMaxOf: Readonly<Record<string, number>> = {
   // One file per noun of the gateway; splitting it by layer would hide them.
   "src/kernel": 24,
   // One file per thing that is decided.
-  "src/domain": 24,
+  "src/domain": 28,
+  // One file per resource of its contract, which has three times as many routes as the others.
+  "src/dialects/acf": 18,
   // One file per aggregate, and the committer with its parts.
   "src/store": 30
 }

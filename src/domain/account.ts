@@ -9,6 +9,7 @@
  */
 import type { Budget, BudgetWindow } from "./budget.ts"
 import type { Credits } from "./credits.ts"
+import type { CallCounts } from "./freeTier.ts"
 import type { AccountId, AgentId, HoldId, KeyId, OrderId, SessionId, Token, TransactionId, UserId } from "./ids.ts"
 import type { RateWindow } from "./rateLimit.ts"
 
@@ -67,6 +68,8 @@ export interface Account {
   readonly holds: Map<HoldId, Hold>
   readonly orders: Map<OrderId, PendingOrder>
   readonly subjects: Map<SubjectId, Subject>
+  /** Calls to agents with a free tier. Like `holds`, the node's own, which outlive the activation. */
+  readonly calls: CallCounts
 }
 
 export type TransactionType = "deposit" | "withdrawal" | "charge" | "reserve" | "complete" | "refund" | "earning" | "fee" | "adjustment"

@@ -4,7 +4,7 @@
  */
 import type { Credits } from "./credits.ts"
 import type { AccountId, AgentId } from "./ids.ts"
-import { type Split, autxSplit } from "./terms.ts"
+import type { PaymentMethod } from "./terms.ts"
 
 /** What an agent takes and gives; every field is optional, each limit given is enforced (contracts/autx.md, Agents). */
 export interface Manifest {
@@ -23,6 +23,12 @@ export interface Manifest {
   readonly supports_sessions?: boolean
 }
 
+/** A removed agent is neither listed nor called; its history stays, and its owner may bring it back. */
+export type AgentStatus = "active" | "paused" | "removed"
+
+/** What an agent is shown to know the gateway by: a signed token, the key that its owner has deposited, or nothing. */
+export type AuthTier = "jwt_default" | "buyer_key" | "none"
+
 /** Where the agent listens, cut up once for the relay. */
 export interface Agent {
   readonly id: AgentId
@@ -35,21 +41,19 @@ export interface Agent {
   readonly endpointUrl: string
   readonly price: Credits
   readonly freeTierCalls: number
-  readonly authTier: "jwt_default" | "buyer_key"
-  readonly status: "active" | "paused"
+  readonly authTier: AuthTier
+  readonly status: AgentStatus
   readonly suspended: boolean
   readonly manifest: Manifest | undefined
   readonly provider: string | undefined
   readonly providerKey: Uint8Array | undefined
+  readonly tags: ReadonlyArray<string>
+  readonly paymentMethod: PaymentMethod
+  /** Of an acf service: when its owner's first one was registered. */
+  readonly providerSinceMs: number | undefined
   readonly version: bigint
   readonly createdAtMs: number
+  readonly updatedAtMs: number
 }
 
-/** The share rule fixed by the dialect that listed the agent. */
-export const splitOf = (_agent: Agent): Split => autxSplit
-
 export const isCallable = (agent: Agent): boolean => agent.status === "active" && !agent.suspended
-
-/** What a relayed call costs its caller: nothing for the owner, for a $0 agent, or while proxy calls are free. */
-export const proxyPrice = (agent: Agent, callerId: AccountId, billing: "free" | "paid"): Credits =>
-  billing === "free" || agent.ownerId === callerId ? 0n : agent.price

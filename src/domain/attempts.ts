@@ -1,9 +1,10 @@
 /**
- * The throttle of guesses: at most `attemptsMax` counted attempts of one
- * subject (an email, an address) in any `attemptWindowMs`.
+ * The throttle of guesses: at most so many counted attempts of one subject (an
+ * email, an address) in any window; of passwords and letters `attemptsMax` in
+ * `attemptWindowMs`.
  *
  * An attempt under way takes a place until its outcome is known, so that the
- * bound holds for any number of attempts made at once. Guarantee: while a
+ * bound holds for any number of attempts made at once, unless it is lenient. Guarantee: while a
  * subject is remembered, no window contains more than `attemptsMax` counted
  * attempts, and an attempt that is not counted leaves nothing behind.
  *
@@ -11,7 +12,6 @@
  * attempt is oldest is forgotten, never one with an attempt under way.
  */
 
-/** Contract: 10 failures in 15 minutes. */
 export const attemptsMax = 10
 export const attemptWindowMs = 15 * 60_000
 /** ≈ 250 B each. */
@@ -25,45 +25,55 @@ interface Subject {
   underWay: number
 }
 
-/** By subject; the one whose last attempt is oldest comes first. */
-export type Attempts = Map<string, Subject>
+export interface AttemptBounds {
+  readonly max: number
+  readonly windowMs: number
+  /** Attempts under way take no places: any number may be, and the bound holds for what comes after they have failed. */
+  readonly isLenient?: boolean
+}
 
-export const makeAttempts = (): Attempts => new Map()
+/** By subject; the one whose last attempt is oldest comes first. */
+export interface Attempts extends AttemptBounds {
+  readonly subjects: Map<string, Subject>
+}
+
+/** Contract: 10 failures in 15 minutes, unless another one says otherwise. */
+export const makeAttempts = (bounds: AttemptBounds = { max: attemptsMax, windowMs: attemptWindowMs }): Attempts => ({ ...bounds, subjects: new Map() })
 
 /** Takes a place for one attempt and answers 0, or answers the milliseconds until one may be free and takes none. */
-export const beginAttempt = (attempts: Attempts, name: string, nowMs: number): number => {
-  const subject = attempts.get(name) ?? { counted: [], underWay: 0 }
-  subject.counted = subject.counted.filter((atMs) => atMs > nowMs - attemptWindowMs)
-  if (subject.counted.length >= attemptsMax) return subject.counted[0]! + attemptWindowMs - nowMs
-  if (subject.counted.length + subject.underWay >= attemptsMax) return underWayRetryMs
+export const beginAttempt = ({ subjects, max, windowMs, isLenient }: Attempts, name: string, nowMs: number): number => {
+  const subject = subjects.get(name) ?? { counted: [], underWay: 0 }
+  subject.counted = subject.counted.filter((atMs) => atMs > nowMs - windowMs)
+  if (subject.counted.length >= max) return subject.counted[0]! + windowMs - nowMs
+  if (isLenient !== true && subject.counted.length + subject.underWay >= max) return underWayRetryMs
   subject.underWay++
-  attempts.delete(name)
-  attempts.set(name, subject)
-  if (attempts.size > attemptSubjectsMax) forgetOldest(attempts)
+  subjects.delete(name)
+  subjects.set(name, subject)
+  if (subjects.size > attemptSubjectsMax) forgetOldest(subjects)
   return 0
 }
 
 /** Gives back the place that `beginAttempt` took; `counted` attempts weigh on the window from now. */
-export const endAttempt = (attempts: Attempts, name: string, counted: boolean, nowMs: number): void => {
+export const endAttempt = ({ subjects }: Attempts, name: string, counted: boolean, nowMs: number): void => {
   // Never forgotten while an attempt is under way.
-  const subject = attempts.get(name)!
+  const subject = subjects.get(name)!
   subject.underWay--
   if (counted) subject.counted.push(nowMs)
-  if (subject.underWay === 0 && subject.counted.length === 0) attempts.delete(name)
+  if (subject.underWay === 0 && subject.counted.length === 0) subjects.delete(name)
 }
 
 /** Clears what was counted against a subject. Attempts under way keep their places. */
-export const forgiveAttempts = (attempts: Attempts, name: string): void => {
-  const subject = attempts.get(name)
+export const forgiveAttempts = ({ subjects }: Attempts, name: string): void => {
+  const subject = subjects.get(name)
   if (subject === undefined) return
   subject.counted = []
-  if (subject.underWay === 0) attempts.delete(name)
+  if (subject.underWay === 0) subjects.delete(name)
 }
 
-const forgetOldest = (attempts: Attempts): void => {
-  for (const [name, subject] of attempts) {
+const forgetOldest = (subjects: Attempts["subjects"]): void => {
+  for (const [name, subject] of subjects) {
     if (subject.underWay > 0) continue
-    attempts.delete(name)
+    subjects.delete(name)
     return
   }
 }

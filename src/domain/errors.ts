@@ -17,6 +17,10 @@ export class InvalidRequest extends Schema.TaggedError<InvalidRequest>()("Invali
   malformed: Schema.Boolean,
   issues: Schema.Array(Schema.Struct({ loc: Schema.Array(Schema.String), msg: Schema.String }))
 }) {}
+/** The request fits its row, and breaks a rule of what it asks for (a name that is blank, a method that is unknown). Nothing was done. */
+export class RuleBroken extends Schema.TaggedError<RuleBroken>()("RuleBroken", {
+  issues: Schema.Array(Schema.Struct({ loc: Schema.Array(Schema.String), msg: Schema.String }))
+}) {}
 /** The body is longer than the row (or the agent's manifest) allows. Nothing was done; the rest of the body was not read. */
 export class BodyTooLarge extends Schema.TaggedError<BodyTooLarge>()("BodyTooLarge", { bytesMax: Schema.Int }) {}
 /** The body did not arrive in time. Nothing was done. */
@@ -119,7 +123,7 @@ export class NotImplemented extends Schema.TaggedError<NotImplemented>()("NotImp
 export class NotConfigured extends Schema.TaggedError<NotConfigured>()("NotConfigured", { setting: Schema.String }) {}
 
 export const GatewayError = Schema.Union([
-  InvalidRequest, BodyTooLarge, BodyTimeout, NotFound, MethodNotAllowed, AlreadyExists,
+  InvalidRequest, RuleBroken, BodyTooLarge, BodyTimeout, NotFound, MethodNotAllowed, AlreadyExists,
   IdempotencyKeyReused, IdempotencyInFlight, AnswerNotStored, AddressForbidden, InputNotAccepted,
   Unauthenticated, ScopeMissing, LoginRequired, EmailUnverified, NotOwner, OriginForbidden, AccountSuspended,
   InsufficientCredits, BudgetExceeded,

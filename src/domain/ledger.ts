@@ -43,8 +43,8 @@ export type Command =
   | { readonly _tag: "Withdraw"; readonly transactionId: TransactionId; readonly amount: Credits; readonly type: "withdrawal" | "adjustment"; readonly reference: string }
   /** A fee to the platform, e.g. for listing an agent. */
   | { readonly _tag: "Fee"; readonly transactionId: TransactionId; readonly amount: Credits; readonly reference: string }
-  /** Moves posted earnings of this account to its available credits; `amount` must have been read as posted. */
-  | { readonly _tag: "Sweep"; readonly transactionId: TransactionId; readonly amount: Credits }
+  /** Moves posted earnings of this account, or of one that was merged into it, to its available credits; `amount` must have been read as posted. */
+  | { readonly _tag: "Sweep"; readonly transactionId: TransactionId; readonly amount: Credits; readonly earnerId: AccountId }
 
 /** What must be committed; empty for holds and releases, which live in memory. */
 export interface Decided {
@@ -73,7 +73,7 @@ export const decide = (account: Account, command: Command, nowMs: number): Outco
     case "Deposit": return { transaction: transaction(command.transactionId, command.type, nowMs, { available: command.amount, deposits: -command.amount, reference: command.reference }), budgets: [] }
     case "Withdraw": return debit(account, command.amount, transaction(command.transactionId, command.type, nowMs, { available: -command.amount, withdrawals: command.amount, reference: command.reference }))
     case "Fee": return debit(account, command.amount, transaction(command.transactionId, "fee", nowMs, { available: -command.amount, fee: command.amount, reference: command.reference }))
-    case "Sweep": return { transaction: transaction(command.transactionId, "earning", nowMs, { available: command.amount, earned: -command.amount, earnerId: account.id }), budgets: [] }
+    case "Sweep": return { transaction: transaction(command.transactionId, "earning", nowMs, { available: command.amount, earned: -command.amount, earnerId: command.earnerId }), budgets: [] }
   }
 }
 

@@ -8,10 +8,10 @@ import { AccountSuspended, EmailUnverified, LoginRequired, RateLimited, ScopeMis
 import { takeCall, untilNextCallMs } from "./rateLimit.ts"
 
 export interface Need {
-  readonly auth: "public" | "optional" | "login" | "loginOrKey" | "loginOrKeyOrAgent"
+  readonly auth: "public" | "optional" | "login" | "key" | "loginOrKey" | "loginOrKeyOrAgent"
   readonly scope?: string | undefined
   readonly verified?: boolean | undefined
-  /** Leaves the window alone: what this opens counts each of its calls itself. */
+  /** Leaves the window alone. */
   readonly uncounted?: boolean | undefined
 }
 
@@ -25,6 +25,7 @@ export const admitSubject = (account: Account, subject: Subject, need: Need, now
   if (subject.expiresAtMs <= nowMs) return new Unauthenticated({ reason: "expired" })
   if (account.suspended) return new AccountSuspended()
   if (need.auth === "login" && subject.kind !== "login") return new LoginRequired()
+  if (need.auth === "key" && subject.kind !== "key") return new Unauthenticated({ reason: "wrong_dialect" })
   if (need.scope !== undefined && subject.scopes !== undefined && !subject.scopes.has(need.scope)) return new ScopeMissing({ scope: need.scope })
   if (need.verified === true && !account.emailVerified) return new EmailUnverified()
   if (need.uncounted !== true && !takeCall(subject.window, subject.limit, nowMs)) {

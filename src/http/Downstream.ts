@@ -118,9 +118,9 @@ export class UwsDownstream implements Downstream, GoneListener, Stallable {
     this.#exchange.abort()
   }
 
-  fail(error: GatewayError): void {
+  fail(error: GatewayError, headers: ReadonlyArray<Header> = []): void {
     if (this.#headWritten) this.abort()
-    else this.#exchange.fail(error)
+    else this.#exchange.fail(error, headers)
   }
 
   gone(): void {

@@ -6,12 +6,14 @@
  * handler has ended: a POST whose caller left may still be moving money.
  */
 import { type Context, Effect, type Exit, type Fiber } from "effect"
-import { limits } from "../config.ts"
+import { type Settings, limits } from "../config.ts"
 import type { Admission } from "../kernel/Admission.ts"
 import type { Idempotency } from "../kernel/Idempotency.ts"
 import type { Relay } from "../kernel/Relay.ts"
 import { log } from "../telemetry/log.ts"
+import { AddressLimit } from "./address/AddressLimit.ts"
 import type { Cors } from "./cors.ts"
+import type { Dialect } from "./dialect.ts"
 import { StallWatch } from "./StallWatch.ts"
 
 /** Bounds of the edge; tests shrink the times. */
@@ -45,6 +47,8 @@ export type EdgeLimits = { readonly [K in keyof typeof edgeLimits]: number }
 
 export interface EdgeParts {
   readonly limits: EdgeLimits
+  readonly settings: Settings
+  readonly dialects: ReadonlyArray<Dialect>
   readonly cors: Cors
   readonly admission: Admission["Service"]
   readonly idempotency: Idempotency["Service"]
@@ -61,6 +65,10 @@ export class Edge {
   readonly idempotency: Idempotency["Service"]
   readonly relay: Relay["Service"]
   readonly remoteAddress: EdgeParts["remoteAddress"]
+  /** The buckets of the dialects that have some. */
+  readonly addressLimits: ReadonlyMap<Dialect, AddressLimit>
+  /** What the dialects put on every answer, as lines, each behind a line break. */
+  readonly answerLines: ReadonlyMap<Dialect, string>
   /** Callers that should be sending a body, and callers that should be reading an answer. */
   readonly senders: StallWatch
   readonly readers: StallWatch
@@ -80,6 +88,10 @@ export class Edge {
     this.idempotency = parts.idempotency
     this.relay = parts.relay
     this.remoteAddress = parts.remoteAddress
+    this.addressLimits = new Map(parts.dialects.flatMap((dialect) =>
+      dialect.addressLimit === undefined ? [] : [[dialect, new AddressLimit(dialect.addressLimit(parts.settings))] as const]))
+    this.answerLines = new Map(parts.dialects.flatMap((dialect) => dialect.answerHeaders === undefined ? []
+      : [[dialect, dialect.answerHeaders(parts.settings).map(([name, value]) => `\r\n${name}: ${value}`).join("")] as const]))
     this.senders = new StallWatch(parts.limits.bodyIdleMs)
     this.readers = new StallWatch(parts.limits.readerStallMs)
     this.#fork = Effect.runForkWith(parts.context)

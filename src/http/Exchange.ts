@@ -16,7 +16,7 @@ import { log } from "../telemetry/log.ts"
 import { metrics } from "../telemetry/Metrics.ts"
 import type { Dialect, Rendered } from "./dialect.ts"
 import type { Edge } from "./Edge.ts"
-import { addressText } from "./remoteAddress.ts"
+import { addressText } from "./address/remoteAddress.ts"
 import { isSafeValue, type RequestHead, statusLine } from "./headers.ts"
 import { RequestBody } from "./RequestBody.ts"
 import type { RowMeter } from "./rows/RowMeter.ts"
@@ -94,6 +94,10 @@ export class Exchange implements RelayRequest {
     return this.head.method
   }
 
+  get host(): string {
+    return this.head.host
+  }
+
   get query(): string {
     return this.head.query
   }
@@ -148,25 +152,28 @@ export class Exchange implements RelayRequest {
    */
   writeHead(status: number, headers: ReadonlyArray<Header>): void {
     let lines: string = this.requestId
-    if (this.rate !== undefined && this.dialect !== undefined) lines += linesOf(this.dialect.rateHeaders(this.rate))
+    if (this.dialect !== undefined) {
+      if (this.rate !== undefined) lines += linesOf(this.dialect.rateHeaders(this.rate))
+      lines += this.edge.answerLines.get(this.dialect) ?? ""
+    }
     if (this.#origin !== "") lines += linesOf(this.edge.cors.answerHeaders(this.#origin))
     this.response.writeStatus(statusLine(status)).writeHeader("x-request-id", lines + safeLinesOf(headers))
   }
 
-  sendRendered(rendered: Rendered): void {
-    const headers: Array<Header> = [["content-type", "application/json"], ["cache-control", "no-store"]]
+  sendRendered(rendered: Rendered, extra: ReadonlyArray<Header> = []): void {
+    const headers: Array<Header> = [["content-type", "application/json"], ["cache-control", "no-store"], ...extra]
     if (rendered.headers !== undefined) headers.push(...rendered.headers)
     this.send(rendered.status, headers, JSON.stringify(rendered.body))
   }
 
   /** Answers an error in the dialect's words. */
-  fail(error: GatewayError): void {
+  fail(error: GatewayError, headers: ReadonlyArray<Header> = []): void {
     if (this.#done) return
     metrics.refusals.labels(error._tag).inc()
     if (closing.has(error._tag)) this.isUntrusted = true
     const rendered = this.rendered(error)
     if (rendered.status >= 500) log[shedding.has(error._tag) ? "debug" : "warn"]({ requestId: this.requestId, traceId: this.head.traceId, row: this.meter?.id, error: error._tag, status: rendered.status }, "call failed")
-    this.sendRendered(rendered)
+    this.sendRendered(rendered, headers)
   }
 
   /** The dialect's wording. Its table is total, which the compiler can't see through the index. */

@@ -20,7 +20,7 @@ import { compileCors } from "./cors.ts"
 import type { Dialect } from "./dialect.ts"
 import { Edge, edgeLimits, type EdgeLimits } from "./Edge.ts"
 import { pagesOf } from "./pages.ts"
-import { trustProxies } from "./remoteAddress.ts"
+import { trustProxies } from "./address/remoteAddress.ts"
 import { compileMounts } from "./rows/mounts.ts"
 import { type SocketData, WebSocketHub } from "./rows/serveSocket.ts"
 import { handlers } from "./serve.ts"
@@ -65,6 +65,8 @@ const make = Effect.fnUntraced(function*<R>({ dialects, version, limits }: Serve
   const settings = yield* Config
   const edge = new Edge({
     limits: { ...edgeLimits, ...limits },
+    settings,
+    dialects,
     cors: compileCors(settings, dialects.flatMap((dialect) => dialect.rateHeaders({ limit: 1, remaining: 1, resetMs: 1 }).map(([name]) => name.toLowerCase()))),
     admission: yield* Admission,
     idempotency: yield* Idempotency,

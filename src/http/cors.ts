@@ -34,7 +34,7 @@ export const compileCors = (settings: Settings, exposed: Iterable<string>): Cors
   const expose = [...new Set([
     ...exposed, "retry-after", "x-request-id", "idempotent-replayed", "link",
     "x-autx-request-id", "x-autx-latency-ms", "x-autx-agent", "x-autx-cost-usd", "x-autx-balance-usd", "x-autx-transaction-id",
-    "x-autx-revoked-within-ms", "x-autx-x402-tx-hash", "payment-required", "payment-response"
+    "x-autx-revoked-within-ms", "x-autx-x402-tx-hash", "x-acf-usage-id", "x-acf-amount", "x-acf-free-tier", "x-acf-latency-ms", "payment-required", "payment-response"
   ])].join(", ")
   const allows = (origin: string): boolean => everyone || origins.has(origin) || (settings.demo && isLocal(origin))
   return {

@@ -2,6 +2,7 @@
  * A dialect as the edge sees it: where it is mounted, its rows, and how it
  * words a refusal. Everything else about it is in its own folder.
  */
+import type { Settings } from "../config.ts"
 import type { GatewayError, GatewayErrorTag } from "../domain/errors.ts"
 import type { Row } from "./endpoint.ts"
 
@@ -22,6 +23,12 @@ export interface Dialect<R = any> {
   readonly mounts: ReadonlyArray<string>
   /** Path prefixes under a host name of its own (`acf.example.org`), `""` for the root. Absent: `mounts`. */
   readonly hostMounts?: ReadonlyArray<string>
+  /** Only API keys are good here, also on rows with optional credentials: no logins. */
+  readonly keysOnly?: boolean
+  /** The token bucket of each address, before anything else is done for it. */
+  readonly addressLimit?: (settings: Settings) => { readonly ratePerSecond: number; readonly burst: number }
+  /** On every answer, e.g. what browsers may not do with it. */
+  readonly answerHeaders?: (settings: Settings) => ReadonlyArray<readonly [string, string]>
   /** Rows that are also served below `/` itself, whatever the host (a key set under `/.well-known`). */
   readonly rootRows?: ReadonlyArray<Row<R>>
   readonly rows: ReadonlyArray<Row<R>>
@@ -33,3 +40,6 @@ export interface Dialect<R = any> {
   /** JSON schema of the error body, for OpenAPI. */
   readonly errorSchema: object
 }
+
+/** What a dialect's handlers ask for. */
+export type NeedsOf<D> = D extends Dialect<infer R> ? R : never

@@ -21,15 +21,19 @@ export type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE"
 
 /**
  * Who may call: nobody in particular, anybody but with their own view when they
- * prove who they are (`optional`), only logins, logins and API keys, or these and
+ * prove who they are (`optional`), only logins, only API keys, both, or these and
  * an agent with the token that it was called with in a chat (`caller.session`).
  */
-export type Auth = "public" | "optional" | "login" | "loginOrKey" | "loginOrKeyOrAgent"
+export type Auth = "public" | "optional" | "login" | "key" | "loginOrKey" | "loginOrKeyOrAgent"
 
 /** What a handler gets besides its decoded input. */
 export interface Call<C = Caller> {
   readonly caller: C
   readonly requestId: string
+  /** As the caller asked for it, with its mount and without the query. */
+  readonly path: string
+  /** A header of the request, by its name in lower case. */
+  readonly header: (name: string) => string | undefined
   /** The peer's address as text (the last untrusted hop when `TRUSTED_PROXIES` names the peer). */
   readonly remoteAddress: string
   /** The caller's trace context, for the agents that this call leads to. */
@@ -66,6 +70,8 @@ interface RowBase {
   readonly scope?: string
   /** Refuses accounts whose email is not verified. */
   readonly verified?: boolean
+  /** Calls are not counted in the caller's rate window. */
+  readonly uncounted?: boolean
   /** Every error the row can answer with beyond those its auth, scope and body imply; OpenAPI and the contract tests read it. */
   readonly errors: ReadonlyArray<GatewayErrorTag>
   readonly docs: Docs
@@ -135,13 +141,17 @@ export interface RelayRow extends RowBase {
   readonly params: Wire | undefined
   /** The agent's id or ticker. */
   readonly agent: (params: Readonly<Record<string, string>>) => string
+  /** What is put behind the path of the agent's endpoint; "": nothing. */
+  readonly tail: (params: Readonly<Record<string, string>>) => string
+  /** All methods that its path takes. */
+  readonly allow: ReadonlyArray<Method>
   /** How this dialect dresses the call and its answer. Its functions run on the hot path. */
   readonly dress: Omit<RelayDress, "answer">
   /** Headers of an agent's answer that don't pass, beside those that never do; lower case, one that ends in `*` is a prefix. */
   readonly drops: ReadonlyArray<string>
 }
-export const relay = (row: Omit<RelayRow, "kind" | "errors" | "params"> & { readonly errors?: RelayRow["errors"]; readonly params?: Wire }): RelayRow =>
-  ({ kind: "relay", errors: [], params: undefined, ...row })
+export const relay = (row: Omit<RelayRow, "kind" | "errors" | "params" | "tail" | "allow"> & Partial<Pick<RelayRow, "errors" | "params" | "tail" | "allow">>): RelayRow =>
+  ({ kind: "relay", errors: [], params: undefined, tail: () => "", allow: [row.method], ...row })
 
 /** Server-sent events: the stream's values are encoded by `event` and written as `data:` lines, keep-alive comments between them. */
 export interface StreamRow<R = any> extends RowBase {

@@ -20,6 +20,7 @@ const agent = "agent"
 /** One of each: their statuses are asked of the dialect. */
 const samples: { readonly [T in GatewayErrorTag]: Extract<GatewayError, { readonly _tag: T }> } = {
   InvalidRequest: new errors.InvalidRequest({ malformed: false, issues: [] }),
+  RuleBroken: new errors.RuleBroken({ issues: [] }),
   BodyTooLarge: new errors.BodyTooLarge({ bytesMax: 1 }),
   BodyTimeout: new errors.BodyTimeout(),
   NotFound: new errors.NotFound({ what: agent, id: "" }),
@@ -56,6 +57,10 @@ const samples: { readonly [T in GatewayErrorTag]: Extract<GatewayError, { readon
 
 /** Any row may get a request that can't be read. */
 const malformed = new errors.InvalidRequest({ malformed: true, issues: [] })
+
+/** A dialect may have a status for each reason. */
+const unavailable = errors.AgentFailure.literals.map((reason) => new errors.AgentUnavailable({ agent, reason, retryAfterMs }))
+const samplesOf = (tag: GatewayErrorTag): ReadonlyArray<GatewayError> => tag === "AgentUnavailable" ? unavailable : [samples[tag]]
 
 /** Every tag a row can answer with. */
 export const errorTagsOf = (row: Row): ReadonlyArray<GatewayErrorTag> => {
@@ -140,14 +145,14 @@ const responsesOf = (dialect: Dialect, row: Row, schemas: Schemas): Json => {
   const rate = row.auth === "public" ? [] : dialect.rateHeaders({ limit: 1, remaining: 1, resetMs: 1 }).map(([name]) => name)
   const always = Object.fromEntries(["x-request-id", ...rate].map((name) => [name, { $ref: `#/components/headers/${name}` }]))
   const [status, success] = successOf(row, schemas)
-  const tags = new Map<string, Array<string>>()
-  for (const error of [...errorTagsOf(row).map((tag): GatewayError => samples[tag]), malformed]) {
+  const tags = new Map<string, Set<string>>()
+  for (const error of [...errorTagsOf(row).flatMap(samplesOf), malformed]) {
     const rendered = (dialect.errors[error._tag] as (error: GatewayError) => Rendered)(error)
     const key = String(rendered.status)
-    tags.set(key, [...(tags.get(key) ?? []), error._tag])
+    tags.set(key, (tags.get(key) ?? new Set()).add(error._tag))
   }
   const failed = [...tags].map(([key, names]) => [key, {
-    description: names.join(", "),
+    description: [...names].join(", "),
     headers: always,
     content: { "application/json": { schema: { $ref: "#/components/schemas/Error" } } }
   }])

@@ -13,6 +13,8 @@ import type { Header } from "../kernel/Relay.ts"
 import { registry } from "../telemetry/Metrics.ts"
 import { chatPage } from "../web/chatPage.ts"
 import { chatScript } from "../web/chatScript.ts"
+import { doorScript } from "../web/dashboardDoor.ts"
+import { chartScript, uPlotScript } from "../web/dashboardScript.ts"
 import { docsPage, docsScript, docsStyle } from "../web/docsPage.ts"
 import { icon } from "../web/icon.ts"
 import { indexPage } from "../web/indexPage.ts"
@@ -117,11 +119,15 @@ export const pagesOf = ({ settings, dialects, version, readiness, isDraining, fl
     page("chat_script", "/chat/chat.js", fixed("text/javascript; charset=utf-8", () => chatScript)),
     page("chat_client", "/chat/client.js", fixed("text/javascript; charset=utf-8", () => readFileSync(sdkForBrowsers))),
     page("chat_demo_key", "/chat/demo-key", demoKey(settings), "POST"),
+    page("dashboard_door", "/dashboard/door.js", fixed("text/javascript; charset=utf-8", () => doorScript)),
+    page("dashboard_chart", "/dashboard/chart.js", fixed("text/javascript; charset=utf-8", () => chartScript)),
+    page("dashboard_uplot", "/dashboard/uplot.js", fixed("text/javascript; charset=utf-8", uPlotScript)),
     page("icon", "/icon.svg", fixed("image/svg+xml", () => icon)),
     page("health", "/health", (exchange) => exchange.sendRendered({ status: 200, body: { status: "ok" } })),
     page("ready", "/ready", ready),
     page("metrics", "/metrics", metrics),
     ...dialects.map((dialect) => page("openapi", `/${dialect.name}/openapi.json`, fixed("application/json", () => JSON.stringify(openApiOf(dialect, version))))),
+    ...dialects.map(({ name }) => page("docs", `/${name}/docs`, (exchange) => exchange.send(302, [["location", `/docs?dialect=${name}`]], ""))),
     ...viewer(dialects)
   ]
 }

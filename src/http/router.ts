@@ -8,7 +8,9 @@
  * trailing slash is ignored, no redirect. HEAD falls back to GET.
  *
  * Parameters arrive percent-decoded. What can't be decoded, or holds a NUL, is
- * `malformed`, never passed on.
+ * `malformed`, never passed on. A tail arrives as it was written, its trailing
+ * slash too, since it is another server's path; one with a segment `.` or `..`,
+ * in whatever spelling, is `malformed`: it would leave what it is the tail of.
  */
 
 export interface RouteEntry<T> {
@@ -32,6 +34,8 @@ export interface Router<T> {
 
 interface Leaf<T> {
   readonly target: T
+  /** Its last parameter is the rest of the path. */
+  readonly isTail: boolean
   /** Names of the parameters on the way, in path order. */
   readonly names: ReadonlyArray<string>
 }
@@ -78,7 +82,7 @@ const insert = <T>(root: Node<T>, entry: RouteEntry<T>): boolean => {
     leaves = node.leaves
   }
   if (leaves.has(entry.method)) throw new Error(`${entry.method} ${entry.path} is routed twice`)
-  leaves.set(entry.method, { target: entry.target, names })
+  leaves.set(entry.method, { target: entry.target, isTail: leaves === node.tails, names })
   return names.length === 0
 }
 
@@ -127,11 +131,18 @@ const decoded = (raw: string): string | undefined => {
   }
 }
 
-const bind = <T>(leaf: Leaf<T>, values: ReadonlyArray<string>): Match<T> => {
+const isDots = (segment: string): boolean => /^(?:\.|%2e){1,2}$/i.test(segment)
+
+/** `undefined` when it holds a NUL, or dot segments. */
+const tailOf = (raw: string): string | undefined =>
+  raw.includes("\0") || /%00/.test(raw) || /\.|%2e/i.test(raw) && raw.split(/[/\\]|%2f|%5c/i).some(isDots) ? undefined : raw
+
+/** `slash`: what was taken off the path's end. */
+const bind = <T>(leaf: Leaf<T>, values: ReadonlyArray<string>, slash: string): Match<T> => {
   const params: Record<string, string> = {}
   for (let i = 0; i < leaf.names.length; i++) {
     const name = leaf.names[i]!
-    const value = decoded(values[i]!)
+    const value = leaf.isTail && i === leaf.names.length - 1 ? tailOf(values[i]! + slash) : decoded(values[i]!)
     if (value === undefined) return { kind: "malformed", target: leaf.target, param: name }
     params[name] = value
   }
@@ -149,12 +160,12 @@ export const compileRoutes = <T>(entries: Iterable<RouteEntry<T>>): Router<T> =>
     literal.set(path, methods.set(entry.method, entry.target))
   }
 
-  const find = (method: string, path: string): Match<T> | undefined => {
+  const find = (method: string, path: string, slash: string): Match<T> | undefined => {
     const target = literal.get(path)?.get(method)
     if (target !== undefined) return { kind: "found", target, params: noParams }
     const values: Array<string> = []
     const leaf = lookUp(root, method, path, 1, values)
-    return leaf === undefined ? undefined : bind(leaf, values)
+    return leaf === undefined ? undefined : bind(leaf, values, slash)
   }
 
   const reached = (path: string): { readonly allow: ReadonlyArray<string>; readonly target: T | undefined } => {
@@ -168,7 +179,8 @@ export const compileRoutes = <T>(entries: Iterable<RouteEntry<T>>): Router<T> =>
   return {
     match: (method, rawPath) => {
       const path = withoutTrailingSlash(rawPath)
-      const found = find(method, path) ?? (method === "HEAD" ? find("GET", path) : undefined)
+      const slash = path.length < rawPath.length ? "/" : ""
+      const found = find(method, path, slash) ?? (method === "HEAD" ? find("GET", path, slash) : undefined)
       if (found !== undefined) return found
       const { allow, target } = reached(path)
       return target === undefined ? undefined : { kind: "methodNotAllowed", allow, target }

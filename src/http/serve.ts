@@ -23,6 +23,8 @@ const serveOptions = (exchange: Exchange, mount: Mount): void => {
   const methods = mount.router.methods(head.path)
   if (methods.length === 0) return exchange.fail(new NotFound({ what: "path", id: head.path.slice(0, 200) }))
   if (head.header("access-control-request-method") === undefined || !edge.cors.allows(head.origin)) {
+    // Only the agent could say what it takes, and it is not asked.
+    if (mount.router.match(methods[0]!, head.path)?.target.isRelayed === true) return exchange.fail(new MethodNotAllowed({ allow: methods.filter((method) => method !== "HEAD") }))
     return exchange.send(204, [["allow", methods.join(", ")]], null)
   }
   exchange.send(204, edge.cors.preflightHeaders(methods, head.header("access-control-request-headers")), null)
@@ -40,6 +42,8 @@ const route = (exchange: Exchange, mount: Mount, upgrade: Upgrade | undefined): 
     setImmediate(() => exchange.fail(problem))
     return
   }
+  const refusal = exchange.dialect === undefined ? undefined : edge.addressLimits.get(exchange.dialect)?.take(exchange.remoteAddress, exchange.receivedAtMs)
+  if (refusal !== undefined) return exchange.fail(refusal)
   if (head.method === "OPTIONS") return serveOptions(exchange, mount)
   if (match === undefined) return exchange.fail(new NotFound({ what: "path", id: head.path.slice(0, 200) }))
   if (match.kind === "methodNotAllowed") return exchange.fail(new MethodNotAllowed({ allow: match.allow }))

@@ -61,7 +61,8 @@ export class Accounts extends Context.Service<Accounts, {
   /** Tells everybody who listens that the subject may not be admitted any more. Called in the turn that decided it. */
   readonly revoked: (subjectId: SubjectId) => void
   readonly onRevoked: (listener: (subjectId: SubjectId) => void) => void
-  readonly forget: (id: AccountId) => void
+  /** `token`: only what is not newer than that. */
+  readonly forget: (id: AccountId, token?: bigint) => void
   readonly forgetAll: () => void
   readonly passivateIdle: (nowMs: number) => number
 }>()("tollgate/kernel/Accounts") {
@@ -141,7 +142,7 @@ export class Accounts extends Context.Service<Accounts, {
       onActivated: (listener) => { activated.push(listener) },
       revoked: (subjectId) => { for (const listener of onRevoked) listener(subjectId) },
       onRevoked: (listener) => { onRevoked.push(listener) },
-      forget: (id) => directory.forget(id),
+      forget: (id, token) => token === undefined ? directory.forget(id) : void directory.discard(id, token),
       forgetAll: () => directory.forgetAll(),
       passivateIdle: (nowMs) => directory.passivateIdle(nowMs)
     })
@@ -186,6 +187,7 @@ const accountOf = (row: ActivationRow, table: Holds["Service"], limitDefault: nu
     reserved: row.reserved,
     held: 0n,
     holds,
+    calls: table.callsOf(row.id),
     orders: new Map(row.orders.map((order) => [order.id, order])),
     subjects
   }

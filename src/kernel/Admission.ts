@@ -74,14 +74,19 @@ export class Admission extends Context.Service<Admission, {
         const caller = credentials.known(authorization)
         if (caller === undefined || (caller.dialect !== undefined && caller.dialect !== need.dialect)) return undefined
         const account = accounts.admitting(caller.accountId, nowMs)
-        return account === undefined ? undefined : decision(account, caller, need, nowMs)
+        // Without its subject the key was revoked, or went to another account: it is looked up again.
+        return account === undefined || !account.subjects.has(caller.subjectId) ? undefined : decision(account, caller, need, nowMs)
       },
       admit: (authorization, need) => Effect.gen(function*() {
         if (authorization === "") return refusal(new Unauthenticated({ reason: "missing" }))
         const caller = credentials.known(authorization) ?? (yield* prove(authorization, need))
         if (caller.kind === "agent") return agentsDecision(caller)
         if (caller.dialect !== undefined && caller.dialect !== need.dialect) return refusal(new Unauthenticated({ reason: "wrong_dialect" }))
-        return yield* decide(caller, need)
+        const decided = yield* decide(caller, need)
+        if (decided.error?._tag !== "Unauthenticated" || decided.error.reason !== "revoked" || caller.kind !== "key") return decided
+        credentials.forget(authorization)
+        const again = yield* prove(authorization, need)
+        return again.accountId === caller.accountId ? decided : yield* decide(again, need)
       }).pipe(Effect.catch((error) => Effect.succeed(refusal(error)))),
       again: (caller, need) => decide(caller, need).pipe(Effect.flatMap(({ error }) => error === undefined ? Effect.void : Effect.fail(error)))
     })

@@ -1,11 +1,12 @@
 /**
  * The node's hold table: the money that calls in flight on this node have set
- * aside, and the rate windows of their callers. Both live outside the actor's
- * discardable state and are re-applied when the account is activated again on
+ * aside, the rate windows of their callers, and how often these have called
+ * agents with a free tier. All live outside the actor's discardable state and are re-applied when the account is activated again on
  * this node. A crash forgets them: an open hold is then simply released.
  */
 import { Context, Layer } from "effect"
 import type { Hold, SubjectId } from "../domain/account.ts"
+import type { CallCounts } from "../domain/freeTier.ts"
 import type { AccountId, HoldId } from "../domain/ids.ts"
 import { type RateWindow, makeRateWindow } from "../domain/rateLimit.ts"
 import { gauge } from "../telemetry/Metrics.ts"
@@ -13,12 +14,15 @@ import { gauge } from "../telemetry/Metrics.ts"
 interface Entry {
   readonly holds: Map<HoldId, Hold>
   readonly windows: Map<SubjectId, RateWindow>
+  readonly calls: CallCounts
 }
 
 export class Holds extends Context.Service<Holds, {
   /** The account's holds: the very map that its activations use. */
   readonly holdsOf: (accountId: AccountId) => Map<HoldId, Hold>
   readonly windowOf: (accountId: AccountId, subjectId: SubjectId) => RateWindow
+  /** The account's call counts: the very map that its activations use. */
+  readonly callsOf: (accountId: AccountId) => CallCounts
   /** For an account that is passivated: nothing is held and its windows are empty. */
   readonly forget: (accountId: AccountId) => void
   /** Of calls alone: a chat session has its hold also while no turn runs. */
@@ -31,7 +35,7 @@ export class Holds extends Context.Service<Holds, {
     const entryOf = (accountId: AccountId): Entry => {
       const known = entries.get(accountId)
       if (known !== undefined) return known
-      const entry: Entry = { holds: new Map(), windows: new Map() }
+      const entry: Entry = { holds: new Map(), windows: new Map(), calls: new Map() }
       entries.set(accountId, entry)
       return entry
     }
@@ -56,6 +60,7 @@ export class Holds extends Context.Service<Holds, {
         windows.set(subjectId, window)
         return window
       },
+      callsOf: (accountId) => entryOf(accountId).calls,
       forget: (accountId) => { entries.delete(accountId) },
       callCount,
       expired: (nowMs) => {

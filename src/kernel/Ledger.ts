@@ -38,8 +38,8 @@ export class Ledger extends Context.Service<Ledger, {
   readonly depositTest: (caller: Caller, amount: Credits, idempotency: IdempotentCall | undefined) => Effect.Effect<Balance, LedgerError | InvalidRequest>
   /** Money from the operator, e.g. the demo's. Durable when answered. */
   readonly grant: (accountId: AccountId, amount: Credits, reference: string) => Effect.Effect<void, LedgerError>
-  /** Moves posted earnings to available credits; at most once a second for an account. Answers what was moved, to all who asked while it was. */
-  readonly sweep: (accountId: AccountId) => Effect.Effect<Credits, LedgerError>
+  /** Moves posted earnings to available credits; at most once a second for an account, unless it is urgent. Answers what was moved, to all who asked while it was. */
+  readonly sweep: (accountId: AccountId, isUrgent?: boolean) => Effect.Effect<Credits, LedgerError>
   /** Runs `attempt`; short of credits, sweeps and runs it once more when that moved something. */
   readonly withEarnings: <A, E>(accountId: AccountId, attempt: Effect.Effect<A, E | InsufficientCredits>) => Effect.Effect<A, E | InsufficientCredits | LedgerError>
 }>()("tollgate/kernel/Ledger") {
@@ -51,11 +51,11 @@ export class Ledger extends Context.Service<Ledger, {
     /** Two sweeps at once would move the same earnings; who comes meanwhile gets the outcome of the one. */
     const underWay = new Map<AccountId, Deferred.Deferred<Credits, LedgerError>>()
 
-    const sweep = (accountId: AccountId): Effect.Effect<Credits, LedgerError> => Effect.suspend(() => {
+    const sweep = (accountId: AccountId, isUrgent = false): Effect.Effect<Credits, LedgerError> => Effect.suspend(() => {
       const same = underWay.get(accountId)
       if (same !== undefined) return Deferred.await(same)
       const nowMs = Date.now()
-      if (nowMs - (sweeps.get(accountId) ?? 0) < sweepIntervalMs) return Effect.succeed(0n)
+      if (!isUrgent && nowMs - (sweeps.get(accountId) ?? 0) < sweepIntervalMs) return Effect.succeed(0n)
       forgetOld(sweeps, nowMs)
       sweeps.set(accountId, nowMs)
       const sweeping = Deferred.makeUnsafe<Credits, LedgerError>()
@@ -71,13 +71,14 @@ export class Ledger extends Context.Service<Ledger, {
     })
 
     const moveEarnings = Effect.fn("Ledger.moveEarnings")(function*(accountId: AccountId) {
-      const amount = yield* postedEarnings(accountId).pipe(Effect.provideService(Postgres, postgres))
-      if (amount === 0n) return 0n
-      yield* accounts.act(accountId, (account, atMs) => {
-        const outcome = decide(account, { _tag: "Sweep", transactionId: newId(), amount }, atMs) as Decided
-        return accounts.commit(account, { transactions: [outcome.transaction!] }, outcome)
-      })
-      return amount
+      const posted = yield* postedEarnings(accountId).pipe(Effect.provideService(Postgres, postgres))
+      for (const { earnerId, amount } of posted) {
+        yield* accounts.act(accountId, (account, atMs) => {
+          const outcome = decide(account, { _tag: "Sweep", transactionId: newId(), amount, earnerId }, atMs) as Decided
+          return accounts.commit(account, { transactions: [outcome.transaction!] }, outcome)
+        })
+      }
+      return posted.reduce((sum, { amount }) => sum + amount, 0n)
     })
 
     const balance = Effect.fn("Ledger.balance")(function*(accountId: AccountId) {

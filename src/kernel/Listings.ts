@@ -1,6 +1,7 @@
 /**
  * Listing agents and changing them. The owner's account decides: the change,
- * its audit row and a launch fee are one commit, fenced by the owner's token.
+ * its audit row and a launch fee (autx's agents have one) are one commit, fenced
+ * by the owner's token.
  */
 import { Context, Effect, Layer } from "effect"
 import { Config } from "../config.ts"
@@ -8,7 +9,7 @@ import type { Agent } from "../domain/agent.ts"
 import { AddressForbidden, AlreadyExists, type InsufficientCredits, type NotConfigured, NotFound, NotOwner, NotCommitted, type StoreUnavailable } from "../domain/errors.ts"
 import type { AccountId, AgentId, TransactionId } from "../domain/ids.ts"
 import { type Decided, decide, isRefusal } from "../domain/ledger.ts"
-import { type AgentQuery, type ListedAgent, findAgent, listAgents } from "../store/AgentStore.ts"
+import { type AgentQuery, type ListedAgent, findAgent, findProviderSince, listAgents } from "../store/AgentStore.ts"
 import type { AuditRow, CommitRows } from "../store/Commit.ts"
 import { Postgres } from "../store/Postgres.ts"
 import { type AccountError, Accounts, type CommitAborted, type CommitError } from "./AccountActor.ts"
@@ -21,9 +22,10 @@ import { Secrets } from "./identity/Secrets.ts"
 import { UpstreamGuard } from "./upstream/UpstreamGuard.ts"
 
 export type NewAgent = Pick<Agent,
-  "dialect" | "ticker" | "name" | "description" | "category" | "endpointUrl" | "price" | "freeTierCalls" | "authTier" | "manifest">
+  "dialect" | "ticker" | "name" | "description" | "category" | "endpointUrl" | "price" | "freeTierCalls" | "authTier" | "manifest" | "tags" | "paymentMethod">
 
-export type AgentPatch = Partial<Pick<Agent, "name" | "description" | "category" | "endpointUrl" | "price" | "status" | "authTier" | "manifest" | "freeTierCalls">>
+export type AgentPatch = Partial<Pick<Agent,
+  "name" | "description" | "category" | "endpointUrl" | "price" | "status" | "authTier" | "manifest" | "freeTierCalls" | "tags">>
 
 export type ListingError = AccountError | CommitError | StoreUnavailable
 
@@ -60,13 +62,15 @@ export class Listings extends Context.Service<Listings, {
       yield* checkAddress("endpoint_url", wanted.endpointUrl, caller.accountId)
       const taken = yield* findAgent(wanted.ticker).pipe(Effect.provideService(Postgres, postgres))
       if (taken !== undefined) return yield* new AlreadyExists({ what: "ticker", id: wanted.ticker })
+      const sinceMs = wanted.dialect === "acf" ? yield* findProviderSince(caller.accountId).pipe(Effect.provideService(Postgres, postgres)) : undefined
       return yield* accounts.act(caller.accountId, (account, nowMs): Effect.Effect<ListedAgent, CommitError | CommitAborted | InsufficientCredits> => {
         const agent: Agent = {
           ...wanted, id: newId<AgentId>(), ownerId: caller.accountId, status: "active", suspended: false,
-          provider: undefined, providerKey: undefined, version: 1n, createdAtMs: nowMs
+          provider: undefined, providerKey: undefined, providerSinceMs: wanted.dialect === "acf" ? sinceMs ?? nowMs : undefined,
+          version: 1n, createdAtMs: nowMs, updatedAtMs: nowMs
         }
         const listed: ListedAgent = { agent, calls: 0n, revenue: 0n }
-        const fee = settings.launchFee === 0n ? undefined
+        const fee = settings.launchFee === 0n || agent.dialect !== "autx" ? undefined
           : decide(account, { _tag: "Fee", transactionId: newId<TransactionId>(), amount: settings.launchFee, reference: `launch ${agent.ticker}` }, nowMs)
         if (fee !== undefined && isRefusal(fee)) return Effect.fail(fee as InsufficientCredits)
         return accounts.tryCommit(account, {
@@ -89,7 +93,7 @@ export class Listings extends Context.Service<Listings, {
       if (found.agent.ownerId !== caller.accountId) return yield* new NotOwner({ what: "agent", id: name })
       const agent = yield* accounts.act(caller.accountId, (account, nowMs) => {
         const base = agents.newest(found.agent)
-        const agent: Agent = { ...next(base), version: base.version + 1n }
+        const agent: Agent = { ...next(base), version: base.version + 1n, updatedAtMs: nowMs }
         const change = agents.decided(agent)
         const rows: CommitRows = { agents: [agent], audit: [audit(agent, nowMs)] }
         return accounts.commit(account, rows).pipe(

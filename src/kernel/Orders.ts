@@ -25,12 +25,12 @@ import { Context, Effect, Fiber, Layer, Schedule } from "effect"
 import { createHash } from "node:crypto"
 import { limits } from "../config.ts"
 import type { Account, PendingOrder } from "../domain/account.ts"
-import { type Agent, isCallable, splitOf } from "../domain/agent.ts"
+import { type Agent, isCallable } from "../domain/agent.ts"
 import { AgentPaused, BodyTooLarge, type BudgetExceeded, Draining, type GatewayError, InputNotAccepted, type InsufficientCredits, NotFound, Overloaded, StoreUnavailable } from "../domain/errors.ts"
 import type { AccountId, OrderId, TransactionId } from "../domain/ids.ts"
 import { decide, isRefusal } from "../domain/ledger.ts"
 import type { OrderAnswer } from "../domain/order.ts"
-import { share } from "../domain/terms.ts"
+import { isDue, share, splitOf } from "../domain/terms.ts"
 import { accountsWithPendingOrders } from "../store/AccountStore.ts"
 import { type OrderStatus, type StoredOrder, findOrder, listOrders } from "../store/OrderStore.ts"
 import { Postgres } from "../store/Postgres.ts"
@@ -204,7 +204,7 @@ const finishOnce = (
   const transactionId = newId<TransactionId>()
   const completed = answer._tag === "completed" && agent !== undefined
   const outcome = completed
-    ? decide(account, { _tag: "Complete", transactionId, orderId: order.id, earnerId: agent.ownerId, split: splitOf(agent) }, nowMs)
+    ? decide(account, { _tag: "Complete", transactionId, orderId: order.id, earnerId: agent.ownerId, split: splitOf(agent, nowMs) }, nowMs)
     : decide(account, { _tag: "Refund", transactionId, orderId: order.id }, nowMs)
   if (isRefusal(outcome)) return Effect.void
   const outputText = answer._tag === "completed" ? answer.outputText : undefined
@@ -222,13 +222,14 @@ const finishOnce = (
     }],
     usage: [{
       id: transactionId, accountId: account.id, subjectId: order.subjectId, agentId: order.agentId, call: "order", status,
-      cost: completed ? order.amount : 0n, latencyMs: Math.max(0, nowMs - order.createdAtMs), atMs: nowMs
+      cost: completed ? order.amount : 0n, latencyMs: Math.max(0, nowMs - order.createdAtMs), atMs: nowMs,
+      due: completed && isDue(agent, status) ? { fee: outcome.transaction!.fee, recorded: false } : undefined
     }]
   }, outcome).pipe(Effect.map(() => metrics.orders.inc({ status: completed ? "completed" : "failed" })))
 }
 
 const viewOf = (order: PendingOrder, agent: Agent, wanted: NewOrder): OrderView => ({
   id: order.id, agentId: agent.id, status: "pending", prompt: wanted.prompt, paymentMethod: wanted.paymentMethod,
-  amount: order.amount, fee: share(order.amount, splitOf(agent)).fee, outputHash: undefined, outputText: undefined, error: undefined,
+  amount: order.amount, fee: share(order.amount, splitOf(agent, order.createdAtMs)).fee, outputHash: undefined, outputText: undefined, error: undefined,
   createdAt: new Date(order.createdAtMs), completedAt: undefined
 })

@@ -5,12 +5,13 @@
  * database.
  *
  * Here is what the edge and the dialects see of it; one call's life is in
- * `RelayedCall.ts`, the way to the agent in `Upstream.ts`.
+ * `relay/RelayedCall.ts`, the way to the agent in `Upstream.ts`.
  */
 import { Context, Effect, Layer } from "effect"
 import { Config } from "../config.ts"
 import type { Caller } from "./Caller.ts"
-import type { GatewayError } from "../domain/errors.ts"
+import type { Agent } from "../domain/agent.ts"
+import type { GatewayError, InsufficientCredits } from "../domain/errors.ts"
 import type { Credits } from "../domain/credits.ts"
 import { UsageBuffer } from "../store/UsageBuffer.ts"
 import { Accounts } from "./AccountActor.ts"
@@ -18,37 +19,59 @@ import { Agents } from "./AgentActor.ts"
 import { AgentCredential } from "./upstream/AgentCredential.ts"
 import { Idempotency } from "./Idempotency.ts"
 import { Ledger } from "./Ledger.ts"
-import { RelayedCall, type RelayParts } from "./RelayedCall.ts"
+import { FreeCalls } from "./market/FreeCalls.ts"
+import { RelayedCall, type RelayParts } from "./relay/RelayedCall.ts"
+import { Webhooks } from "./webhooks/Webhooks.ts"
 import { Upstream } from "./upstream/Upstream.ts"
 import type { AnswerFilter } from "./upstream/hopByHop.ts"
 
 export type Header = readonly [name: string, value: string]
+
+/** What a call costs, as its answer's head says it. */
+export interface CallFacts {
+  /** Of the call's usage record. */
+  readonly usageId: string
+  /** Durable by the time the head is written; 0 for a free call, and one that its agent failed. */
+  readonly cost: Credits
+  readonly isFreeTier: boolean
+  /** Present when the cost was taken from credits. */
+  readonly charged: { readonly cost: Credits; readonly balance: Credits; readonly transactionId: string } | undefined
+}
 
 /** What is known about a relayed call when its answer's head is written. */
 export interface RelayFacts {
   readonly requestId: string
   readonly agent: { readonly id: string; readonly ticker: string }
   readonly latencyMs: number
-  /** Present on a paid call; durable by the time the head is written. */
-  readonly bill?: { readonly cost: Credits; readonly balance: Credits; readonly transactionId: string } | undefined
+  readonly bill: CallFacts
 }
 
 /** How one dialect dresses a call and its answer. Made once for a row. */
 export interface RelayDress {
   /** Sent when the caller sent neither a body nor a content type. */
   readonly emptyBody: { readonly contentType: string; readonly body: string } | undefined
-  readonly requestHeaders: (facts: { readonly requestId: string }) => ReadonlyArray<Header>
+  readonly requestHeaders: (request: RelayRequest) => ReadonlyArray<Header>
   readonly answerHeaders: (facts: RelayFacts) => ReadonlyArray<Header>
+  /** Of a refusal that comes after the call was sent. */
+  readonly refusalHeaders?: (facts: RelayFacts) => ReadonlyArray<Header>
+  /** Of a refusal for want of credits. */
+  readonly shortHeaders?: (agent: Pick<Agent, "id" | "paymentMethod">, short: InsufficientCredits) => ReadonlyArray<Header>
   /** Names starting with this are the gateway's own on the way to the agent: the caller's are dropped. */
   readonly reservedPrefix: string
   /** Which of the agent's answer headers pass. */
   readonly answer: AnswerFilter
+  /** Which of those pass by their value too. */
+  readonly passes?: (header: Header) => boolean
+  /** How long an agent may be silent, if less than the gateway's own limits. */
+  readonly silenceMs?: number
 }
 
 /** The caller's request as the edge hands it over: already copied out of the server's memory. */
 export interface RelayRequest {
   readonly method: string
   readonly query: string
+  /** As the caller addressed the gateway. */
+  readonly host: string
   /** Names in lower case, as received, repeated names kept. */
   readonly headers: ReadonlyArray<Header>
   readonly contentLength: number | undefined
@@ -85,25 +108,28 @@ export interface Downstream {
   end(): void
   /** The answer can't be completed: the connection is closed so that the caller notices. */
   abort(): void
-  /** An answer in the dialect's error shape (with the rate headers of the call). */
-  fail(error: GatewayError): void
+  /** An answer in the dialect's error shape (with the rate headers of the call), and these headers. */
+  fail(error: GatewayError, headers?: ReadonlyArray<Header>): void
 }
 
-/** One relayed call, after authentication, scope and window, to an agent by its id or ticker. Never throws, never blocks. */
-export type RelayCall = (caller: Caller, agent: string, dress: RelayDress, downstream: Downstream) => void
+/** One relayed call, after authentication, scope and window, to an agent by its id or ticker; `tail` goes behind its path. Never throws, never blocks. */
+export type RelayCall = (caller: Caller, agent: string, dress: RelayDress, downstream: Downstream, tail?: string) => void
 
 export class Relay extends Context.Service<Relay, { readonly call: RelayCall }>()("tollgate/kernel/Relay") {
   static readonly layer = Layer.effect(Relay, Effect.gen(function*() {
+    const settings = yield* Config
     const parts: RelayParts = {
       accounts: yield* Accounts,
       agents: yield* Agents,
       credential: yield* AgentCredential,
       idempotency: yield* Idempotency,
+      freeCalls: yield* FreeCalls,
       ledger: yield* Ledger,
       upstream: yield* Upstream,
       usage: yield* UsageBuffer,
-      billing: (yield* Config).proxyBilling
+      webhooks: yield* Webhooks,
+      billing: { autx: settings.proxyBilling, acf: settings.acfSettlement }
     }
-    return Relay.of({ call: (caller, agent, dress, downstream) => new RelayedCall(parts, caller, dress, downstream).start(agent) })
+    return Relay.of({ call: (caller, agent, dress, downstream, tail = "") => new RelayedCall(parts, caller, dress, downstream, tail).start(agent) })
   }))
 }

@@ -1,14 +1,17 @@
 /** Agents as rows: finding one by id or ticker, and the listing. Writes go through the owner's commit. */
 import { Effect } from "effect"
-import type { Agent, Manifest } from "../domain/agent.ts"
+import type { Agent, AgentStatus, AuthTier, Manifest } from "../domain/agent.ts"
 import type { StoreUnavailable } from "../domain/errors.ts"
 import type { AccountId, AgentId } from "../domain/ids.ts"
+import type { PaymentMethod } from "../domain/terms.ts"
 import { Postgres, type Sql } from "./Postgres.ts"
 
-interface Row {
+/** A row of `agents`. */
+export interface AgentColumns {
   id: AgentId; owner_id: AccountId; dialect: string; ticker: string; name: string; description: string; category: string
-  endpoint_url: string; price: bigint; free_tier_calls: number; auth_tier: "jwt_default" | "buyer_key"; status: "active" | "paused"
+  endpoint_url: string; price: bigint; free_tier_calls: number; auth_tier: AuthTier; status: AgentStatus
   suspended: boolean; manifest: Manifest | null; provider: string | null; provider_key: Uint8Array | null; version: bigint; created_at: Date
+  tags: Array<string>; payment_method: PaymentMethod; provider_since: Date | null; updated_at: Date
 }
 
 export interface ListedAgent {
@@ -36,12 +39,12 @@ export interface AgentQuery {
 const isUuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
 
 const selectByName = (sql: Sql, name: string) => isUuid.test(name)
-  ? sql<Array<Row & { calls: bigint | null; cost: bigint | null }>>`
+  ? sql<Array<AgentColumns & { calls: bigint | null; cost: bigint | null }>>`
       select a.*, t.calls, t.cost from agents a left join agent_totals t on t.agent_id = a.id where a.id = ${name}`
-  : sql<Array<Row & { calls: bigint | null; cost: bigint | null }>>`
+  : sql<Array<AgentColumns & { calls: bigint | null; cost: bigint | null }>>`
       select a.*, t.calls, t.cost from agents a left join agent_totals t on t.agent_id = a.id where a.ticker = ${name.toUpperCase()}`
 
-const selectPage = (sql: Sql, query: AgentQuery) => sql<Array<Row & { calls: bigint; cost: bigint; figure: bigint; late_cancels: number | null }>>`
+const selectPage = (sql: Sql, query: AgentQuery) => sql<Array<AgentColumns & { calls: bigint; cost: bigint; figure: bigint; late_cancels: number | null }>>`
   select * from (
     select a.*, coalesce(t.calls, 0) as calls, coalesce(t.cost, 0) as cost,
       ${query.ownerId === undefined ? sql`null::int`
@@ -51,24 +54,32 @@ const selectPage = (sql: Sql, query: AgentQuery) => sql<Array<Row & { calls: big
         : query.sort === "revenue" ? sql`coalesce(t.cost, 0)` : sql`0::bigint`} as figure
     from agents a left join agent_totals t on t.agent_id = a.id
     where not a.suspended
-      and ${query.ownerId === undefined ? sql`a.status = 'active'` : sql`a.owner_id = ${query.ownerId}`}
+      and ${query.ownerId === undefined ? sql`a.status = 'active'` : sql`a.owner_id = ${query.ownerId} and a.status <> 'removed'`}
       ${query.category === undefined ? sql`` : sql`and a.category = ${query.category}`}
       ${query.text === undefined ? sql`` : sql`and position(lower(${query.text}) in lower(a.name || ' ' || a.ticker || ' ' || a.description)) > 0`}
   ) listed
   ${query.after === undefined ? sql`` : sql`where (figure, id) < (${query.after.figure}::bigint, ${query.after.id}::uuid)`}
   order by figure desc, id desc limit ${query.limit}`
 
-const agentOf = (row: Row): Agent => ({
+export const agentOf = (row: AgentColumns): Agent => ({
   id: row.id, ownerId: row.owner_id, dialect: row.dialect, ticker: row.ticker, name: row.name, description: row.description,
   category: row.category, endpointUrl: row.endpoint_url, price: row.price, freeTierCalls: row.free_tier_calls, authTier: row.auth_tier,
   status: row.status, suspended: row.suspended, manifest: row.manifest ?? undefined, provider: row.provider ?? undefined,
-  providerKey: row.provider_key ?? undefined, version: row.version, createdAtMs: row.created_at.getTime()
+  providerKey: row.provider_key ?? undefined, tags: row.tags, paymentMethod: row.payment_method,
+  providerSinceMs: row.provider_since?.getTime(), version: row.version, createdAtMs: row.created_at.getTime(), updatedAtMs: row.updated_at.getTime()
 })
 
 export const findAgent = (name: string): Effect.Effect<ListedAgent | undefined, StoreUnavailable, Postgres> =>
   Postgres.use(({ run }) => run((sql) => selectByName(sql, name))).pipe(
     Effect.map(([row]) => row === undefined ? undefined : { agent: agentOf(row), calls: row.calls ?? 0n, revenue: row.cost ?? 0n })
   )
+
+const selectProviderSince = (sql: Sql, ownerId: AccountId) => sql<Array<{ since: Date | null }>>`
+  select min(provider_since) as since from agents where owner_id = ${ownerId}`
+
+/** When the owner's first acf service was registered; `undefined` before it. */
+export const findProviderSince = (ownerId: AccountId): Effect.Effect<number | undefined, StoreUnavailable, Postgres> =>
+  Postgres.use(({ run }) => run((sql) => selectProviderSince(sql, ownerId))).pipe(Effect.map(([row]) => row?.since?.getTime()))
 
 export const listAgents = (query: AgentQuery): Effect.Effect<ReadonlyArray<ListedAgent & { readonly figure: bigint }>, StoreUnavailable, Postgres> =>
   Postgres.use(({ run }) => run((sql) => selectPage(sql, query))).pipe(

@@ -171,25 +171,28 @@ const retained = `
   )`
 
 /** A roll-up against what usage says, group by group. */
-const rollUpCheck = (table: string, subject: string, sums: Readonly<Record<string, string>>): Check => {
+const rollUpCheck = (table: string, period: "hour" | "day", subjects: string, sums: Readonly<Record<string, string>>): Check => {
   const names = Object.keys(sums)
+  const moment = period === "hour" ? "date_trunc('hour', created_at)" : "created_at::date"
   return {
     name: `${table} is what the retained usage sums to`,
     findings: `
       with ${retained}, recomputed as (
-        select date_trunc('hour', created_at) as hour, ${subject}, ${names.map((name) => `${sums[name]} as ${name}`).join(", ")}
-        from usage where created_at >= (select since from retained) group by 1, 2
+        select ${moment} as ${period}, ${subjects}, ${names.map((name) => `${sums[name]} as ${name}`).join(", ")}
+        from usage where created_at >= (select since from retained) group by ${period}, ${subjects}
       ), stored as (
-        select * from ${table} where hour >= (select since from retained)
+        select * from ${table} where ${period} >= (select since from retained)
       )
-      select ${subject} || ' at ' || hour as id,
+      select concat_ws(' ', ${subjects}) || ' at ' || ${period} as id,
              format('stored ${names.map((name) => `${name} %s`).join(", ")}; usage ${names.map((name) => `${name} %s`).join(", ")}', ${[...names.map((name) => `s.${name}`), ...names.map((name) => `r.${name}`)].join(", ")}) as detail
-      from stored s full join recomputed r using (hour, ${subject})
+      from stored s full join recomputed r using (${period}, ${subjects})
       where ${names.map((name) => `s.${name} is distinct from r.${name}`).join(" or ")}`
   }
 }
 
 const sums = { calls: "count(*)", errors: "count(*) filter (where status >= 500)", cost: "sum(cost)" }
+const succeeded = "count(*) filter (where status < 400)"
+const latency_ms = "sum(latency_ms)"
 
 const usage: ReadonlyArray<Check> = [
   {
@@ -198,20 +201,63 @@ const usage: ReadonlyArray<Check> = [
       select u.id::text, format('costs %s, charged %s times', min(u.cost), count(t.id)) as detail from usage u
       left join transactions t on t.id = u.id and t.account_id = u.account_id and t.agent_id = u.agent_id and t.subject_id = u.subject_id
         and (t.type = 'charge' and t.available = -u.cost and (u.call = 'chat') = (t.order_id is not null) or u.call = 'order' and t.type = 'complete' and t.reserved = -u.cost)
-      where u.cost <> 0 group by u.id having count(t.id) <> 1 or min(u.cost) < 0`
+      where u.cost <> 0 and not u.recorded group by u.id having count(t.id) <> 1 or min(u.cost) < 0`
+  },
+  {
+    name: "no recorded call was charged, and none costs less than nothing",
+    findings: `
+      select u.id::text, format('costs %s, transaction %s', u.cost, coalesce(t.type, 'none')) as detail from usage u
+      left join transactions t on t.id = u.id where u.recorded and (t.id is not null or u.cost < 0 or u.call <> 'proxy')`
   },
   {
     // The two rows of a call may lie on both sides of the midnight from which usage is retained.
     name: "every charge and completion belongs to exactly one paid call",
     findings: `
-      with ${retained}, paid as (select id, count(*) as calls from usage where cost <> 0 group by id)
+      with ${retained}, paid as (select id, count(*) as calls from usage where cost <> 0 and not recorded group by id)
       select t.id::text, format('%s of %s, %s paid calls', t.type, -t.available - t.reserved, coalesce(paid.calls, 0)) as detail
       from transactions t left join paid on paid.id = t.id
       where t.type in ('charge', 'complete') and t.available + t.reserved <> 0 and paid.calls is distinct from 1
         and t.created_at >= (select since + interval '1 hour' from retained)`
   },
-  rollUpCheck("usage_hourly_by_agent", "agent_id", { ...sums, latency_ms: "sum(latency_ms)" }),
-  rollUpCheck("usage_hourly_by_account", "account_id", sums),
+  rollUpCheck("usage_hourly_by_agent", "hour", "agent_id", { ...sums, latency_ms }),
+  rollUpCheck("usage_daily_by_agent", "day", "agent_id", { ...sums, succeeded, latency_ms }),
+  rollUpCheck("usage_daily_by_account", "day", "account_id", { ...sums, succeeded, latency_ms, recorded: "coalesce(sum(cost) filter (where recorded), 0)" }),
+  {
+    name: "usage_weekly_by_account is what the days of its weeks sum to",
+    findings: `
+      select account_id || ' in the week of ' || week as id, format('stored calls %s, cost %s; days calls %s, cost %s', w.calls, w.cost, d.calls, d.cost) as detail
+      from usage_weekly_by_account w
+      full join (
+        select date_trunc('week', day::timestamp)::date as week, account_id, sum(calls) as calls, sum(cost) as cost from usage_daily_by_account group by 1, 2
+      ) d using (week, account_id)
+      where w.calls is distinct from d.calls or w.cost is distinct from d.cost`
+  },
+  {
+    name: "usage_months_by_account has the months of all days, and no others",
+    findings: `
+      select account_id || ' in the month of ' || month as id, case when m.account_id is null then 'missing' else 'without calls' end as detail
+      from usage_months_by_account m
+      full join (select distinct date_trunc('month', day::timestamp)::date as month, account_id from usage_daily_by_account) d using (month, account_id)
+      where m.account_id is null or d.account_id is null`
+  },
+  {
+    name: "usage_by_pair has every retained call, and the last one's day",
+    findings: `
+      with ${retained}, recomputed as (
+        select account_id, agent_id, count(*) as calls, sum(cost) as cost, max(created_at)::date as last_day
+        from usage where created_at >= (select since from retained) group by 1, 2
+      )
+      select r.account_id || ' ' || r.agent_id as id, format('stored calls %s, cost %s, last %s; usage calls %s, cost %s, last %s', p.calls, p.cost, p.last_day, r.calls, r.cost, r.last_day) as detail
+      from recomputed r left join usage_by_pair p using (account_id, agent_id)
+      where p.calls is null or p.calls < r.calls or p.cost < r.cost or p.last_day <> r.last_day`
+  },
+  {
+    name: "usage_by_pair has no more calls of an agent than its totals",
+    findings: `
+      select p.agent_id::text as id, format('pairs calls %s, cost %s; totals calls %s, cost %s', p.calls, p.cost, t.calls, t.cost) as detail
+      from (select agent_id, sum(calls) as calls, sum(cost) as cost from usage_by_pair group by agent_id) p left join agent_totals t using (agent_id)
+      where t.calls is null or p.calls > t.calls or p.cost > t.cost`
+  },
   {
     name: "agent totals are the sums of their hours",
     findings: `
@@ -219,6 +265,71 @@ const usage: ReadonlyArray<Check> = [
       from agent_totals t
       full join (select agent_id, sum(calls) as calls, sum(cost) as cost from usage_hourly_by_agent group by agent_id) h using (agent_id)
       where t.calls is distinct from h.calls or t.cost is distinct from h.cost`
+  },
+  {
+    name: "agent totals are the sums of their days",
+    findings: `
+      select agent_id::text as id, format('calls %s, days %s; cost %s, days %s; succeeded %s, days %s', t.calls, d.calls, t.cost, d.cost, t.succeeded, d.succeeded) as detail
+      from agent_totals t
+      full join (
+        select agent_id, sum(calls) as calls, sum(succeeded) as succeeded, sum(errors) as errors, sum(cost) as cost, sum(latency_ms) as latency_ms
+        from usage_daily_by_agent group by agent_id
+      ) d using (agent_id)
+      where (t.calls, t.succeeded, t.errors, t.cost, t.latency_ms) is distinct from (d.calls, d.succeeded, d.errors, d.cost, d.latency_ms)`
+  }
+]
+
+const market: ReadonlyArray<Check> = [
+  {
+    name: "a retained call is owed to its provider exactly when it was answered below 500 by an acf service",
+    findings: `
+      with ${retained}, owed as (
+        select u.id, u.agent_id, u.cost, u.recorded from usage u join agents a on a.id = u.agent_id
+        where a.dialect = 'acf' and u.created_at >= (select since + interval '1 hour' from retained) and (u.call = 'proxy' and u.status < 500 or u.call <> 'proxy' and u.cost > 0)
+      )
+      select coalesce(o.id, d.usage_id)::text as id, format('call costs %s, due %s', o.cost, d.amount) as detail
+      from owed o full join (select * from dues where called_at >= (select since + interval '1 hour' from retained)) d on d.usage_id = o.id
+      where o.id is null or d.usage_id is null or o.cost <> d.amount or o.agent_id <> d.agent_id or o.recorded <> d.recorded`
+  },
+  {
+    name: "a due that was charged has the fee of its transaction",
+    findings: `
+      select d.usage_id::text as id, format('fee %s, transaction %s', d.fee, t.fee) as detail
+      from dues d left join transactions t on t.id = d.usage_id
+      where not d.recorded and d.amount > 0 and d.fee is distinct from t.fee`
+  },
+  {
+    name: "every settlement is the sum of its dues, which lie in its period and are its provider's",
+    findings: `
+      select s.id::text, format('total %s, dues %s; fee %s, dues %s; calls %s, dues %s; %s outside', s.total, d.total, s.fee, d.fee, s.calls, d.calls, d.outside) as detail
+      from settlements s
+      left join (
+        select d.settlement_id, count(*) as calls, sum(d.amount) as total, sum(d.fee) as fee,
+               coalesce(sum(d.amount - d.fee) filter (where not d.recorded), 0) as credited,
+               count(*) filter (where d.called_at < o.period_start or d.called_at >= o.period_end or a.owner_id <> coalesce(p.merged_into, p.id)) as outside
+        from dues d join settlements o on o.id = d.settlement_id join agents a on a.id = d.agent_id left join accounts p on p.id = o.account_id
+        group by d.settlement_id
+      ) d on d.settlement_id = s.id
+      where (s.total, s.fee, s.credited) is distinct from (coalesce(d.total, 0)::bigint, coalesce(d.fee, 0)::bigint, coalesce(d.credited, 0)::bigint)
+         or s.calls <> coalesce(d.calls, 0) or d.outside > 0`
+  },
+  {
+    name: "every settlement that was paid took from the provider's credits what was there of it, once",
+    findings: `
+      select s.id::text, format('%s, credited %s, %s withdrawals of %s', s.status, s.credited, count(t.id), coalesce(sum(-t.available), 0)) as detail
+      from settlements s left join transactions t on t.type = 'withdrawal' and t.reference = 'settlement ' || s.id
+      group by s.id
+      having coalesce(sum(-t.available), 0) <> case when s.status = 'completed' then s.credited else 0 end
+          or count(t.id) > 1`
+  },
+  {
+    name: "an account that was merged into another has no keys, agents, subscriptions or name left",
+    findings: `
+      select a.id::text, 'merged into ' || a.merged_into as detail from accounts a
+      where a.merged_into is not null and (
+        exists (select from api_keys k where k.account_id = a.id and k.status = 'active') or exists (select from agents g where g.owner_id = a.id)
+        or exists (select from webhooks w where w.account_id = a.id) or exists (select from owners o where o.account_id = a.id)
+        or exists (select from users u where u.account_id = a.id) or exists (select from accounts b where b.merged_into = a.id))`
   }
 ]
 
@@ -245,17 +356,19 @@ const keys: ReadonlyArray<Check> = [
     name: "every idempotency key names something of its account that exists",
     findings: `
       with named as (
-        select account_id, key, result_id, case when result_id ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then result_id::uuid end as id from idempotency_keys
+        select account_id, party_id, key, result_id, case when result_id ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then result_id::uuid end as id
+        from idempotency_keys join parties using (account_id)
       )
       select n.account_id || ' ' || n.key as id, 'result ' || n.result_id as detail from named n
-      where not exists (select from transactions r where r.id = n.id and r.account_id = n.account_id)
-        and not exists (select from orders r where r.id = n.id and r.account_id = n.account_id)
-        and not exists (select from agents r where r.id = n.id and r.owner_id = n.account_id)
-        and not exists (select from api_keys r where r.id = n.id and r.account_id = n.account_id)`
+      where not exists (select from transactions r join parties p using (account_id) where r.id = n.id and p.party_id = n.party_id)
+        and not exists (select from orders r join parties p using (account_id) where r.id = n.id and p.party_id = n.party_id)
+        and not exists (select from agents r where r.id = n.id and r.owner_id = n.party_id)
+        and not exists (select from api_keys r where r.id = n.id and r.account_id = n.party_id)
+        and not exists (select from usage r join parties p using (account_id) where r.id = n.id and r.recorded and p.party_id = n.party_id)`
   }
 ]
 
-const checks: ReadonlyArray<Check> = [...balances, ...orders, ...chat, ...usage, ...keys]
+const checks: ReadonlyArray<Check> = [...balances, ...orders, ...chat, ...usage, ...market, ...keys]
 
 /** Runs every check on one moment of the database. Changes nothing. Fails only when the database can't be read. */
 export const audit = (sql: Sql): Promise<ReadonlyArray<CheckResult>> =>

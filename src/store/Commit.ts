@@ -6,6 +6,7 @@ import type { BudgetChange, CallKind, SubjectId, Transaction } from "../domain/a
 import type { Agent } from "../domain/agent.ts"
 import type { Credits } from "../domain/credits.ts"
 import type { AccountId, AgentId, KeyId, OrderId, SessionId, Token } from "../domain/ids.ts"
+import type { WebhookEvent } from "../domain/webhook.ts"
 
 export interface UsageRow {
   /** Of a charged call, the id of its transaction. */
@@ -15,8 +16,34 @@ export interface UsageRow {
   readonly agentId: AgentId
   readonly call: CallKind
   readonly status: number
+  /** Charged by the transaction with the row's id, or recorded. */
   readonly cost: Credits
+  /** Present when the call counts in a settlement of its agent's owner. */
+  readonly due?: Due | undefined
   readonly latencyMs: number
+  readonly atMs: number
+}
+
+export interface Due {
+  /** The platform's part of the cost. */
+  readonly fee: Credits
+  /** The cost is invoiced outside of the gateway: no credits move for it. */
+  readonly recorded: boolean
+}
+
+/** One event for one subscription, to be told by `kernel/webhooks`. Dropped when the subscription is gone. */
+export interface DeliveryRow {
+  readonly id: string
+  readonly webhookId: string
+  readonly event: WebhookEvent
+  /** What is known of the event; ids of accounts, not their names. */
+  readonly facts: object
+  readonly atMs: number
+}
+
+export interface PaidSettlementRow {
+  readonly id: string
+  readonly paymentTx: string
   readonly atMs: number
 }
 
@@ -94,6 +121,7 @@ export interface KeyRow {
   readonly name: string
   readonly hash: Uint8Array
   readonly prefix: string
+  readonly walletAddress?: string | undefined
   readonly scopes: ReadonlyArray<string>
   readonly rateLimit: number | undefined
   readonly expiresAtMs: number | undefined
@@ -127,6 +155,11 @@ export interface CommitRows {
   readonly budgets?: ReadonlyArray<BudgetChange>
   /** Of calls that a transaction among these charges or refunds, which has the same id, account, subject and agent. */
   readonly usage?: ReadonlyArray<UsageRow>
+  /** Calls that no credits move for. */
+  readonly calls?: ReadonlyArray<UsageRow>
+  readonly deliveries?: ReadonlyArray<DeliveryRow>
+  /** One that is not pending or processing any more takes the rest of the request with it. */
+  readonly paidSettlements?: ReadonlyArray<PaidSettlementRow>
   readonly orders?: ReadonlyArray<OrderRow>
   readonly finished?: ReadonlyArray<OrderResult>
   readonly sessions?: ReadonlyArray<SessionRow>

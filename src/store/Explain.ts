@@ -20,7 +20,13 @@ export interface Booked extends Transaction {
   readonly batchId: string
   readonly balanceAfter: Credits
 }
-export interface Party { readonly accountId: AccountId; readonly emails: string; readonly status: string }
+export interface Party {
+  readonly accountId: AccountId
+  readonly emails: string
+  readonly status: string
+  /** The account that it became, by a link. */
+  readonly mergedInto: AccountId | null
+}
 export interface Payer {
   readonly kind: "key" | "login"
   readonly id: SubjectId
@@ -29,7 +35,7 @@ export interface Payer {
   readonly status: string
   readonly budgets: ReadonlyArray<{ readonly window: string; readonly amount: Credits; readonly spent: Credits; readonly since: Date }>
 }
-export type Terms = Pick<Agent, "id" | "ownerId" | "dialect" | "ticker" | "name" | "price" | "status" | "suspended">
+export type Terms = Pick<Agent, "id" | "ownerId" | "dialect" | "ticker" | "name" | "price" | "status" | "suspended" | "createdAtMs" | "providerSinceMs">
 /** `price` is undefined where it was changed and not recorded. */
 export interface Price { readonly at: Date; readonly price: Credits | undefined }
 /** Of a chat turn. Without a row of its session there is neither account nor agent nor time. */
@@ -86,7 +92,7 @@ const selectTransactions = (sql: Sql, id: string) => sql<Array<TransactionRow>>`
   select * from transactions where id = ${id} union select * from transactions where order_id = ${id} order by created_at, id`
 
 const selectParty = (sql: Sql, id: AccountId) => sql<Array<Party>>`
-  select a.id as "accountId", a.status, coalesce(string_agg(u.email, ', ' order by u.email), 'nobody') as emails
+  select a.id as "accountId", a.status, a.merged_into as "mergedInto", coalesce(string_agg(u.email, ', ' order by u.email), 'nobody') as emails
   from accounts a left join users u on u.account_id = a.id where a.id = ${id} group by a.id`
 
 const selectPayer = (sql: Sql, id: SubjectId) => sql<Array<Omit<Payer, "budgets">>>`
@@ -97,7 +103,8 @@ const selectBudgets = (sql: Sql, id: SubjectId) => sql<Array<Payer["budgets"][nu
   select budget_window as window, amount, spent, period_start as since from budgets where key_id = ${id} order by 1`
 
 const selectAgent = (sql: Sql, id: AgentId) => sql<Array<Terms>>`
-  select id, owner_id as "ownerId", dialect, ticker, name, price, status, suspended from agents where id = ${id}`
+  select id, owner_id as "ownerId", dialect, ticker, name, price, status, suspended, extract(epoch from created_at)::float8 * 1000 as "createdAtMs",
+    extract(epoch from provider_since)::float8 * 1000 as "providerSinceMs" from agents where id = ${id}`
 
 const selectPrices = (sql: Sql, { id, ownerId }: Terms) => sql<Array<{ at: Date; price: string | null }>>`
   select created_at as at, details ->> 'price' as price from audit_log

@@ -26,8 +26,9 @@ const selectTransactions = (sql: Sql, accountId: AccountId, limit: number, after
   where t.account_id = ${accountId} and t.available <> 0 ${after === undefined ? sql`` : sql`and t.id < ${after}`}
   order by t.id desc limit ${limit}`
 
-const selectEarnings = (sql: Sql, accountId: AccountId) => sql<Array<{ posted: bigint }>>`
-  select posted from earnings where account_id = ${accountId}`
+const selectEarnings = (sql: Sql, accountId: AccountId) => sql<Array<{ account_id: AccountId; posted: bigint }>>`
+  select account_id, posted from earnings
+  where account_id in (select id from accounts where id = ${accountId} or merged_into = ${accountId}) and posted > 0 order by account_id`
 
 /** Accounts, earnings and system sides at one instant: what they sum to is what was lost or invented. */
 const selectImbalance = (sql: Sql) => sql<Array<{ imbalance: bigint }>>`
@@ -45,8 +46,9 @@ export const listTransactions = (accountId: AccountId, limit: number, after: str
     })))
   )
 
-export const postedEarnings = (accountId: AccountId): Effect.Effect<bigint, StoreUnavailable, Postgres> =>
-  Postgres.use(({ run }) => run((sql) => selectEarnings(sql, accountId))).pipe(Effect.map(([row]) => row?.posted ?? 0n))
+/** What the account may sweep: its own posted earnings, and those of accounts that were merged into it. */
+export const postedEarnings = (accountId: AccountId): Effect.Effect<ReadonlyArray<{ readonly earnerId: AccountId; readonly amount: bigint }>, StoreUnavailable, Postgres> =>
+  Postgres.use(({ run }) => run((sql) => selectEarnings(sql, accountId))).pipe(Effect.map((rows) => rows.map(({ account_id, posted }) => ({ earnerId: account_id, amount: posted }))))
 
 /** Zero, or the books don't balance. */
 export const imbalance: Effect.Effect<bigint, StoreUnavailable, Postgres> =

@@ -7,7 +7,8 @@
  * Usage is kept for whole UTC days and goes by whole partitions, oldest first:
  * what is left has no hole, so its roll-ups can be proved from its oldest day
  * on. Of a chat that is over, what was asked and answered is erased; its turns
- * stay with their times, amounts and hashes. No roll-up, transaction or order
+ * stay with their times, amounts and hashes. Deliveries to webhooks go 7 days
+ * after they are over, or with their webhook. No roll-up, transaction or order
  * is ever removed. With settings that differ between nodes the shortest wins.
  *
  * Guarantee. No caller waits for it: a partition is made or dropped only when
@@ -32,6 +33,9 @@ const turnsMax = 100
 const lateCancelsKeptMs = 2 * dayMs
 const lettersKeptMs = 30 * dayMs
 const chatNodesKeptMs = dayMs
+const deliveriesKeptMs = 7 * dayMs
+/** No commit that still saw it runs any more. */
+const deletedWebhooksKeptMs = hourMs
 
 const iso = (ms: number): string => new Date(ms).toISOString()
 const compact = (ms: number, digits: number): string => iso(ms).replace(/\D/g, "").slice(0, digits)
@@ -121,6 +125,18 @@ const forgetChat = async (sql: Sql, nowMs: number): Promise<boolean> => {
   return moreCancels || moreLetters || moreNodes
 }
 
+/** Deliveries that are over, and the webhooks that were removed: each goes when none of its deliveries is left. */
+const forgetDeliveries = async (sql: Sql, nowMs: number): Promise<boolean> => {
+  const moreOver = await deleteBefore(sql, "deliveries", nowMs - deliveriesKeptMs, "coalesce(delivered_at, failed_at)")
+  const gone = sql`select id from webhooks where deleted_at < ${iso(nowMs - deletedWebhooksKeptMs)}`
+  const { count } = await sql`
+    delete from deliveries where id = any (array(
+      select d.id from (${gone} limit 100) w cross join lateral (select id from deliveries where webhook_id = w.id limit ${rowsMax}) d
+      limit ${rowsMax}))`
+  await sql`delete from webhooks w where id in (${gone}) and not exists (select from deliveries where webhook_id = w.id)`
+  return moreOver || count === rowsMax
+}
+
 /** A session counts as erased once none of its turns has a text; a long one takes several statements. Sub-selects with a limit are looked up session by session, whatever the planner believes. */
 const eraseChat = async (sql: Sql, beforeMs: number): Promise<boolean> => {
   const [erased] = await sql<Array<{ sessions: number; turns: number }>>`
@@ -178,6 +194,7 @@ export const keepUp = async (sql: Sql, nowMs: number, retention?: Retention): Pr
   const moreUsage = retention !== undefined && await forgetUsage(sql, surelyMs, retention.usageRetentionDays)
   const moreTexts = retention !== undefined && await eraseChat(sql, surelyMs - retention.chatRetentionDays * dayMs)
   const moreChat = await forgetChat(sql, surelyMs)
+  const moreDeliveries = await forgetDeliveries(sql, surelyMs)
   const moreBatches = await foldBatches(sql, surelyMs)
-  return moreKeys || moreUsage || moreTexts || moreChat || moreBatches
+  return moreKeys || moreDeliveries || moreUsage || moreTexts || moreChat || moreBatches
 }

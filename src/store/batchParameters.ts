@@ -29,8 +29,12 @@ const quoted = (text: string | undefined): string => text === undefined ? "" : `
 /** The columns that a `batch_usage` and a `batch_transaction` begin with, after those of the call itself. */
 const callColumns = ({ call, status, cost, latencyMs }: UsageRow): string => `${call},${status},${cost},${latencyMs}`
 
+/** What a `batch_usage` ends with: fee, recorded, due. */
+const dueColumns = ({ due }: UsageRow): string => due === undefined ? "0,f,f" : `${due.fee},${due.recorded ? "t" : "f"},t`
+
 /** One row of a `batch_usage[]`: ASCII, without its comma. */
-export const usageRow = (row: UsageRow): string => `"(${row.id},${row.accountId},${row.subjectId},${row.agentId},${callColumns(row)},${iso(row.atMs)})"`
+export const usageRow = (row: UsageRow): string =>
+  `"(${row.id},${row.accountId},${row.subjectId},${row.agentId},${callColumns(row)},${iso(row.atMs)},${dueColumns(row)})"`
 
 /** What the transactions of one account in a batch add to it. */
 interface Change {
@@ -69,13 +73,16 @@ const transactionRows = (batch: ReadonlyArray<CommitRequest>, changes: ReadonlyM
       const usage = rows.usage?.find(({ id }) => id === row.id)
       texts.push(`"(${row.id},${accountId},${row.subjectId ?? ""},${row.agentId ?? ""},${usage === undefined ? ",,," : callColumns(usage)},${iso(row.atMs)},${row.type}`
         + `,${row.available},${row.reserved},${row.earnerId ?? ""},${row.earned},${row.fee},${row.buyback},${row.deposits},${row.withdrawals},${change.available}`
-        + `,${row.orderId ?? ""},${quoted(row.reference)})"`)
+        + `,${row.orderId ?? ""},${quoted(row.reference)},${usage?.due === undefined ? "f" : "t"})"`)
     }
   }
   return texts
 }
 
-const encode: { readonly [S in Exclude<Section, "transactions">]: (request: CommitRequest) => ReadonlyArray<object> } = {
+/** What comes as an array of a type of its own. */
+type Typed = "transactions" | "calls"
+
+const encode: { readonly [S in Exclude<Section, Typed>]: (request: CommitRequest) => ReadonlyArray<object> } = {
   finished: ({ accountId, rows }) => (rows.finished ?? []).map((row) => ({
     id: row.id, account_id: accountId, status: row.status, fee: String(row.fee), output_hash: row.outputHash,
     output_text: row.outputText, error: row.error, completed_at: iso(row.completedAtMs)
@@ -101,7 +108,7 @@ const encode: { readonly [S in Exclude<Section, "transactions">]: (request: Comm
   })),
   keys: ({ accountId, rows }) => (rows.keys ?? []).map((row) => ({
     id: row.id, account_id: accountId, dialect: row.dialect, name: row.name, key_hash: hex(row.hash), key_prefix: row.prefix,
-    scopes: row.scopes, rate_limit: row.rateLimit, expires_at: isoOrNull(row.expiresAtMs), created_at: iso(row.createdAtMs),
+    scopes: row.scopes, rate_limit: row.rateLimit, wallet_address: row.walletAddress, expires_at: isoOrNull(row.expiresAtMs), created_at: iso(row.createdAtMs),
     budgets: row.budgets.map((budget) => ({ budget_window: budget.window, amount: String(budget.amount), period_start: iso(budget.periodStartMs) }))
   })),
   revoked: ({ accountId, rows }) => (rows.revoked ?? []).map((row) => ({ id: row.id, account_id: accountId, revoked_at: iso(row.atMs) })),
@@ -109,7 +116,8 @@ const encode: { readonly [S in Exclude<Section, "transactions">]: (request: Comm
     id: row.id, account_id: accountId, dialect: row.dialect, ticker: row.ticker, name: row.name, description: row.description,
     category: row.category, endpoint_url: row.endpointUrl, price: String(row.price), free_tier_calls: row.freeTierCalls,
     auth_tier: row.authTier, status: row.status, manifest: row.manifest ?? null, provider: row.provider, provider_key: hex(row.providerKey),
-    version: String(row.version), created_at: iso(row.createdAtMs)
+    version: String(row.version), created_at: iso(row.createdAtMs), tags: row.tags, payment_method: row.paymentMethod,
+    provider_since: isoOrNull(row.providerSinceMs), updated_at: iso(row.updatedAtMs)
   })),
   idempotency: ({ accountId, rows }) => (rows.idempotency ?? []).map((row) => ({
     account_id: accountId, key: row.key, fingerprint: row.fingerprint, result_id: row.resultId, created_at: iso(row.atMs)
@@ -118,6 +126,12 @@ const encode: { readonly [S in Exclude<Section, "transactions">]: (request: Comm
     account_id: accountId, key: row.key, status: row.answer.status, headers: row.answer.headers,
     body: Buffer.from(row.answer.body as string).toString("base64"), created_at: iso(row.atMs)
   }]),
+  deliveries: ({ accountId, rows }) => (rows.deliveries ?? []).map((row) => ({
+    id: row.id, account_id: accountId, webhook_id: row.webhookId, event: row.event, facts: row.facts, created_at: iso(row.atMs)
+  })),
+  paidSettlements: ({ accountId, rows }) => (rows.paidSettlements ?? []).map((row) => ({
+    id: row.id, account_id: accountId, payment_tx: row.paymentTx, paid_at: iso(row.atMs)
+  })),
   audit: ({ accountId, rows }) => (rows.audit ?? []).map((row) => ({
     id: row.id, account_id: accountId, actor: row.actor, action: row.action, target: row.target, details: row.details, created_at: iso(row.atMs)
   }))
@@ -129,16 +143,25 @@ const jsonRows = (batch: ReadonlyArray<CommitRequest>, section: keyof typeof enc
   return rows
 }
 
+const textOf = (section: Section, batch: ReadonlyArray<CommitRequest>, changes: ReadonlyMap<AccountId, Change>): string | undefined => {
+  if (section === "transactions" || section === "calls") {
+    const rows = section === "transactions" ? transactionRows(batch, changes) : batch.flatMap(({ rows }) => (rows.calls ?? []).map(usageRow))
+    return rows.length === 0 ? undefined : arrayOf(rows)
+  }
+  const rows = jsonRows(batch, section)
+  return rows.length === 0 ? undefined : JSON.stringify(rows)
+}
+
 /** The sections that the batch fills; the presented accounts and, in statement order, these sections' rows. Every account has one token. */
 export const batchParameters = (batch: ReadonlyArray<CommitRequest>): { readonly present: ReadonlySet<Section>; readonly parameters: ReadonlyArray<string> } => {
   const changes = changesOf(batch)
   const present = new Set<Section>()
   const parameters = [accountsParameter(changes)]
   for (const section of sections) {
-    const rows = section === "transactions" ? transactionRows(batch, changes) : jsonRows(batch, section)
-    if (rows.length === 0) continue
+    const text = textOf(section, batch, changes)
+    if (text === undefined) continue
     present.add(section)
-    parameters.push(section === "transactions" ? arrayOf(rows as ReadonlyArray<string>) : JSON.stringify(rows))
+    parameters.push(text)
   }
   return { present, parameters }
 }

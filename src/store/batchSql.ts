@@ -19,16 +19,22 @@
  */
 
 /** Sections in statement order; `accounts` is always there. */
-export const sections = ["finished", "transactions", "orders", "sessions", "turns", "closedSessions", "lateCancels", "budgets", "keys", "revoked", "agents", "idempotency", "answers", "audit"] as const
+export const sections = ["finished", "transactions", "calls", "paidSettlements", "orders", "sessions", "turns", "closedSessions", "lateCancels", "budgets", "keys", "revoked", "agents", "idempotency", "answers", "deliveries", "audit"] as const
 export type Section = typeof sections[number]
 
 const recordset = (parameter: number, columns: string): string => `json_to_recordset($${parameter}::text::json) as r(${columns})`
 
-/** Inserts usage rows from `calls` and adds them to the roll-ups: shared by the committer and the flush of free calls. */
+/**
+ * Inserts usage rows from `calls` and adds them to the roll-ups: shared by the committer and the flush of free calls. Only
+ * an account's first call of a day (its row was inserted, so nobody has locked it: `xmax` is 0) can be its month's first.
+ */
 export const usageSql = (calls: string): string => `
 used as (
-  insert into usage (id, account_id, subject_id, agent_id, call, status, cost, latency_ms, created_at)
-  select id, account_id, subject_id, agent_id, call, status, cost, latency_ms, created_at from ${calls}
+  insert into usage (id, account_id, subject_id, agent_id, call, status, cost, recorded, latency_ms, created_at)
+  select id, account_id, subject_id, agent_id, call, status, cost, recorded, latency_ms, created_at from ${calls}
+), owed as (
+  insert into dues (usage_id, agent_id, amount, fee, recorded, called_at)
+  select id, agent_id, cost, fee, recorded, created_at from ${calls} where due
 ), agent_hours as (
   select date_trunc('hour', created_at) as hour, agent_id, count(*) as calls, count(*) filter (where status >= 500) as errors, sum(cost) as cost, sum(latency_ms) as latency_ms
   from ${calls} group by 1, 2
@@ -38,17 +44,44 @@ used as (
   on conflict (hour, agent_id) do update set
     calls = usage_hourly_by_agent.calls + excluded.calls, errors = usage_hourly_by_agent.errors + excluded.errors,
     cost = usage_hourly_by_agent.cost + excluded.cost, latency_ms = usage_hourly_by_agent.latency_ms + excluded.latency_ms
+), agent_days as (
+  select created_at::date as day, agent_id, count(*) as calls, count(*) filter (where status < 400) as succeeded, count(*) filter (where status >= 500) as errors,
+         sum(cost) as cost, sum(latency_ms) as latency_ms, min(created_at) as first_at, max(created_at) as last_at
+  from ${calls} group by 1, 2
+), used_on_day as (
+  insert into usage_daily_by_agent as d (day, agent_id, calls, succeeded, errors, cost, latency_ms)
+  select day, agent_id, calls, succeeded, errors, cost, latency_ms from agent_days order by agent_id, day
+  on conflict (agent_id, day) do update set
+    calls = d.calls + excluded.calls, succeeded = d.succeeded + excluded.succeeded, errors = d.errors + excluded.errors,
+    cost = d.cost + excluded.cost, latency_ms = d.latency_ms + excluded.latency_ms
 ), used_by_account as (
-  insert into usage_hourly_by_account (hour, account_id, calls, errors, cost)
-  select date_trunc('hour', created_at), account_id, count(*), count(*) filter (where status >= 500), sum(cost)
-  from ${calls} group by 1, 2 order by 1, 2
-  on conflict (hour, account_id) do update set
-    calls = usage_hourly_by_account.calls + excluded.calls, errors = usage_hourly_by_account.errors + excluded.errors,
-    cost = usage_hourly_by_account.cost + excluded.cost
+  insert into usage_daily_by_account as d (day, account_id, calls, succeeded, errors, cost, recorded, latency_ms)
+  select created_at::date, account_id, count(*), count(*) filter (where status < 400), count(*) filter (where status >= 500),
+         sum(cost), coalesce(sum(cost) filter (where recorded), 0), sum(latency_ms)
+  from ${calls} group by 1, 2 order by 2, 1
+  on conflict (account_id, day) do update set
+    calls = d.calls + excluded.calls, succeeded = d.succeeded + excluded.succeeded, errors = d.errors + excluded.errors,
+    cost = d.cost + excluded.cost, recorded = d.recorded + excluded.recorded, latency_ms = d.latency_ms + excluded.latency_ms
+  returning day, account_id, xmax = 0 as is_new
+), used_in_week as (
+  insert into usage_weekly_by_account as w (week, account_id, calls, cost)
+  select date_trunc('week', created_at)::date, account_id, count(*), sum(cost) from ${calls} group by 1, 2 order by 2, 1
+  on conflict (week, account_id) do update set calls = w.calls + excluded.calls, cost = w.cost + excluded.cost
+), used_in_month as (
+  insert into usage_months_by_account (month, account_id)
+  select distinct date_trunc('month', day::timestamp)::date, account_id from used_by_account where is_new order by 2, 1
+  on conflict do nothing
+), used_by_pair as (
+  insert into usage_by_pair as p (account_id, agent_id, calls, cost, last_day)
+  select account_id, agent_id, count(*), sum(cost), max(created_at)::date from ${calls} group by 1, 2 order by 1, 2
+  on conflict (account_id, agent_id) do update set
+    calls = p.calls + excluded.calls, cost = p.cost + excluded.cost, last_day = greatest(p.last_day, excluded.last_day)
 ), used_in_all as (
-  insert into agent_totals (agent_id, calls, cost)
-  select agent_id, sum(calls), sum(cost) from agent_hours group by 1 order by 1
-  on conflict (agent_id) do update set calls = agent_totals.calls + excluded.calls, cost = agent_totals.cost + excluded.cost
+  insert into agent_totals as t (agent_id, calls, succeeded, errors, cost, latency_ms, first_at, last_at)
+  select agent_id, sum(calls), sum(succeeded), sum(errors), sum(cost), sum(latency_ms), min(first_at), max(last_at) from agent_days group by 1 order by 1
+  on conflict (agent_id) do update set
+    calls = t.calls + excluded.calls, succeeded = t.succeeded + excluded.succeeded, errors = t.errors + excluded.errors, cost = t.cost + excluded.cost,
+    latency_ms = t.latency_ms + excluded.latency_ms, first_at = least(t.first_at, excluded.first_at), last_at = greatest(t.last_at, excluded.last_at)
 )`
 
 /**
@@ -88,7 +121,20 @@ moving as (
   update earnings e set posted = e.posted + earned.earned from earned where e.account_id = earned.earner_id returning e.account_id
 ), credited_all as (
   select ${allOrNothing("credited", "earned")} as ok
-), ${usageSql("moving where call is not null").trim()}`,
+)`,
+  calls: (n) => `
+called as (
+  select r.* from unnest($${n}::text::batch_usage[]) r ${joinLive}
+)`,
+  paidSettlements: (n) => `
+paid as (
+  update settlements s set status = 'completed', payment_tx = r.payment_tx, paid_at = r.paid_at
+  from ${recordset(n, "id uuid, account_id uuid, payment_tx text, paid_at timestamptz")} ${joinLive}
+  where s.id = r.id and s.status in ('pending', 'processing')
+  returning s.id
+), paid_all as (
+  select ${allOrNothing("paid", `${recordset(n, "account_id uuid")} ${joinLive}`)} as ok
+)`,
   orders: (n) => `
 ordered as (
   insert into orders (id, account_id, subject_id, agent_id, token, status, prompt, payment_method, amount, fee, created_at)
@@ -147,9 +193,9 @@ budgeted as (
 )`,
   keys: (n) => `
 keyed as (
-  insert into api_keys (id, account_id, dialect, name, key_hash, key_prefix, scopes, rate_limit, expires_at, created_at)
-  select r.id, r.account_id, r.dialect, r.name, decode(r.key_hash, 'hex'), r.key_prefix, array(select json_array_elements_text(r.scopes)), r.rate_limit, r.expires_at, r.created_at
-  from ${recordset(n, "id uuid, account_id uuid, dialect text, name text, key_hash text, key_prefix text, scopes json, rate_limit int, expires_at timestamptz, created_at timestamptz, budgets json")} ${joinLive}
+  insert into api_keys (id, account_id, dialect, name, key_hash, key_prefix, scopes, rate_limit, wallet_address, expires_at, created_at)
+  select r.id, r.account_id, r.dialect, r.name, decode(r.key_hash, 'hex'), r.key_prefix, array(select json_array_elements_text(r.scopes)), r.rate_limit, r.wallet_address, r.expires_at, r.created_at
+  from ${recordset(n, "id uuid, account_id uuid, dialect text, name text, key_hash text, key_prefix text, scopes json, rate_limit int, wallet_address text, expires_at timestamptz, created_at timestamptz, budgets json")} ${joinLive}
 ), budget_opened as (
   insert into budgets (key_id, budget_window, amount, period_start)
   select r.id, b.budget_window, b.amount, b.period_start
@@ -165,14 +211,15 @@ revoked as (
   // Of two changes of one agent in a batch the later was made of the earlier.
   agents: (n) => `
 listed as (
-  insert into agents as a (id, owner_id, dialect, ticker, name, description, category, endpoint_url, price, free_tier_calls, auth_tier, status, manifest, provider, provider_key, version, created_at)
-  select distinct on (r.id) r.id, r.account_id, r.dialect, r.ticker, r.name, r.description, r.category, r.endpoint_url, r.price, r.free_tier_calls, r.auth_tier, r.status, r.manifest, r.provider, decode(r.provider_key, 'hex'), r.version, r.created_at
-  from ${recordset(n, "id uuid, account_id uuid, dialect text, ticker text, name text, description text, category text, endpoint_url text, price bigint, free_tier_calls int, auth_tier text, status text, manifest jsonb, provider text, provider_key text, version bigint, created_at timestamptz")} ${joinLive}
+  insert into agents as a (id, owner_id, dialect, ticker, name, description, category, endpoint_url, price, free_tier_calls, auth_tier, status, manifest, provider, provider_key, version, created_at, tags, payment_method, provider_since, updated_at)
+  select distinct on (r.id) r.id, r.account_id, r.dialect, r.ticker, r.name, r.description, r.category, r.endpoint_url, r.price, r.free_tier_calls, r.auth_tier, r.status, r.manifest, r.provider, decode(r.provider_key, 'hex'), r.version, r.created_at, r.tags, r.payment_method, r.provider_since, r.updated_at
+  from ${recordset(n, "id uuid, account_id uuid, dialect text, ticker text, name text, description text, category text, endpoint_url text, price bigint, free_tier_calls int, auth_tier text, status text, manifest jsonb, provider text, provider_key text, version bigint, created_at timestamptz, tags text[], payment_method text, provider_since timestamptz, updated_at timestamptz")} ${joinLive}
   order by r.id, r.version desc
   on conflict (id) do update set
     name = excluded.name, description = excluded.description, category = excluded.category, endpoint_url = excluded.endpoint_url,
     price = excluded.price, free_tier_calls = excluded.free_tier_calls, auth_tier = excluded.auth_tier, status = excluded.status,
-    manifest = excluded.manifest, provider = excluded.provider, provider_key = excluded.provider_key, version = excluded.version
+    manifest = excluded.manifest, provider = excluded.provider, provider_key = excluded.provider_key, version = excluded.version,
+    tags = excluded.tags, updated_at = excluded.updated_at
   where a.owner_id = excluded.owner_id and a.version < excluded.version
   returning a.id
 ), listed_all as (
@@ -190,12 +237,30 @@ answered as (
   select r.account_id, r.key, r.status, r.headers, decode(r.body, 'base64'), r.created_at
   from ${recordset(n, "account_id uuid, key text, status int, headers jsonb, body text, created_at timestamptz")} ${joinLive}
 )`,
+  deliveries: (n) => `
+told as (
+  insert into deliveries (id, webhook_id, event, facts, created_at, next_attempt_at)
+  select r.id, r.webhook_id, r.event, r.facts, r.created_at, r.created_at
+  from ${recordset(n, "id uuid, account_id uuid, webhook_id uuid, event text, facts jsonb, created_at timestamptz")} ${joinLive}
+  join webhooks w on w.id = r.webhook_id
+)`,
   audit: (n) => `
 audited as (
   insert into audit_log (id, account_id, actor, action, target, details, created_at)
   select r.id, r.account_id, r.actor, r.action, r.target, r.details, r.created_at
   from ${recordset(n, "id uuid, account_id uuid, actor text, action text, target text, details jsonb, created_at timestamptz")} ${joinLive}
 )`
+}
+
+const callColumns = "id, account_id, subject_id, agent_id, call, status, cost, latency_ms, created_at, fee"
+
+/** The calls of a batch, whether credits moved for them or not: each roll-up's row is changed once in a statement. */
+const meteredSql = (present: ReadonlySet<Section>): string => {
+  const sources = [
+    ...(present.has("transactions") ? [`select ${callColumns}, false as recorded, due from moving where call is not null`] : []),
+    ...(present.has("calls") ? [`select ${callColumns}, recorded, due from called`] : [])
+  ]
+  return sources.length === 0 ? "" : `, metered as materialized (${sources.join(" union all ")}), ${usageSql("metered").trim()}`
 }
 
 const statements = new Map<string, string>()
@@ -210,14 +275,14 @@ export const batchSql = (present: ReadonlySet<Section>): string => {
     ? "coalesce(sum(fee), 0) * (select ok from credited_all), coalesce(sum(buyback), 0), coalesce(sum(deposits), 0), coalesce(sum(withdrawals), 0)"
     : "0, 0, 0, 0"
   // A factor of the first sum, because a select list is evaluated even when no row moved.
-  const guard = `${present.has("finished") ? "(select ok from finished_all) * " : ""}${present.has("agents") ? "(select ok from listed_all) * " : ""}${present.has("turns") ? "(select ok from counted_all) * " : ""}`
+  const guard = `${present.has("finished") ? "(select ok from finished_all) * " : ""}${present.has("agents") ? "(select ok from listed_all) * " : ""}${present.has("turns") ? "(select ok from counted_all) * " : ""}${present.has("paidSettlements") ? "(select ok from paid_all) * " : ""}`
   const text = `with presented as (
   select id, token, available, reserved from unnest($2::text::batch_account[])
 ), live as (
   update accounts a set available = a.available + p.available, reserved = a.reserved + p.reserved
   from presented p where a.id = p.id and a.token = p.token
   returning a.id, a.token, a.available
-)${used.map((section, index) => `, ${sectionSql[section](index + 3).trim()}`).join("")}
+)${used.map((section, index) => `, ${sectionSql[section](index + 3).trim()}`).join("")}${meteredSql(present)}
 insert into batches (id, fee, buyback, deposits, withdrawals, refused)
 select $1::uuid, ${guard}${sums}, array(select id from presented where id not in (select id from live)) ${present.has("transactions") ? "from sums" : ""}
 returning refused`

@@ -37,6 +37,7 @@ export const metrics = {
   chatLateCancels: counter("tollgate_chat_late_cancels_total", "Chat turns cancelled after their agent had begun to answer"),
   lettersSent: counter("tollgate_letters_sent_total", "Letters that the mail server has taken"),
   lettersFailed: counter("tollgate_letters_failed_total", "Letters given up: refused for good, or not taken in their time"),
+  webhookDeliveries: counter("tollgate_webhook_deliveries_total", "Deliveries to webhooks by how they ended: delivered, failed", ["outcome"]),
   databaseRestarts: counter("tollgate_database_restarts_total", "Restarts of the embedded Postgres by its supervisor")
 }
 

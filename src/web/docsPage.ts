@@ -11,7 +11,7 @@ const contentSecurityPolicy = [
   "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"
 ].join("; ")
 
-/** The dialect comes from the query, and only if the page lists it. Swagger UI is dark by a class of the document. */
+/** The dialect comes from the query or the host's first label, and only if the page lists it. Swagger UI is dark by a class of the document. */
 export const docsScript = `const dark = matchMedia("(prefers-color-scheme: dark)")
 const paint = () => document.documentElement.classList.toggle("dark-mode", dark.matches)
 dark.addEventListener("change", paint)
@@ -19,7 +19,8 @@ paint()
 
 const links = [...document.querySelectorAll("nav a[data-dialect]")]
 const wanted = new URLSearchParams(location.search).get("dialect")
-const link = links.find((candidate) => candidate.dataset.dialect === wanted) ?? links[0]
+const of = (name) => links.find((candidate) => candidate.dataset.dialect === name)
+const link = of(wanted) ?? of(location.hostname.split(".")[0]) ?? links[0]
 if (link) {
   link.setAttribute("aria-current", "page")
   SwaggerUIBundle({ url: "/" + encodeURIComponent(link.dataset.dialect) + "/openapi.json", dom_id: "#docs", deepLinking: true, validatorUrl: null })

@@ -20,6 +20,9 @@ export const greeting = (settings: Settings, demo: DemoFile): string => {
     curl ${base}/v1/credits/balance ${auth}
     curl ${base}/v1/credits/transactions ${auth}
 
+  The same agent as a service of the Agent Commerce Framework:
+    curl -i ${base}/acf/api/v1/proxy/${summ?.id ?? ""} -H 'Authorization: Bearer ${demo.acf_key}' ${json} -d '{"prompt":"hello"}'
+
   A chat with SUMM in another terminal, $0.01 a message:
     npm run chat -- SUMM
 

@@ -2,9 +2,10 @@
  * Every place of a row that takes something from a caller, found in the row's
  * own schemas, so that a field that is added tomorrow is tried too.
  */
-import { autx } from "../../src/dialects/autx/index.ts"
+import type { Dialect } from "../../src/http/dialect.ts"
 import type { Row } from "../../src/http/endpoint.ts"
 import { openApiOf } from "../../src/http/openapi.ts"
+import { operationsOf } from "./Product.ts"
 
 interface Schema {
   readonly $ref?: string
@@ -20,11 +21,6 @@ interface Operation {
   readonly parameters?: ReadonlyArray<{ readonly name: string; readonly in: string }>
   readonly requestBody?: { readonly content: Readonly<Record<string, { readonly schema: Schema }>> }
 }
-const document = openApiOf(autx, "0.0.0") as unknown as {
-  readonly paths: Readonly<Record<string, Readonly<Record<string, Operation>>>>
-  readonly components: { readonly schemas: Readonly<Record<string, Schema>> }
-}
-
 export type Place = ReadonlyArray<string | number>
 export interface Field {
   readonly place: Place
@@ -32,33 +28,39 @@ export interface Field {
   readonly takesNumber: boolean
 }
 
-const operationOf = (row: Row): Operation => document.paths[row.path]![row.method.toLowerCase()]!
-
-/** A schema and the alternatives and parts that it is made of. */
-const partsOf = (schema: Schema): ReadonlyArray<Schema> => {
-  const named = schema.$ref === undefined ? schema : document.components.schemas[schema.$ref.split("/").at(-1)!]!
-  return [named, ...[named.anyOf, named.oneOf, named.allOf].flatMap((some) => some ?? []).flatMap(partsOf)]
+export interface Fields {
+  /** Every field of the JSON that the row takes, however deep; lists by their first item. */
+  readonly bodyFields: (row: Row) => ReadonlyArray<Field>
+  readonly queryNames: (row: Row) => ReadonlyArray<string>
 }
 
-const fieldsOf = (schema: Schema, place: Place): ReadonlyArray<Field> => {
-  const parts = partsOf(schema)
-  const takes = (...types: ReadonlyArray<string>): boolean => parts.some(({ type }) => types.some((each) => type === each || (Array.isArray(type) && type.includes(each))))
-  const field = { place, takesText: takes("string"), takesNumber: takes("number", "integer") }
-  return [
-    ...(place.length > 0 ? [field] : []),
-    ...parts.flatMap(({ properties = {} }) => Object.entries(properties).flatMap(([name, each]) => fieldsOf(each, [...place, name]))),
-    ...parts.flatMap(({ items }) => items === undefined ? [] : fieldsOf(items, [...place, 0]))
-  ]
-}
+export const makeFields = (dialect: Dialect): Fields => {
+  const document = openApiOf(dialect, "0.0.0") as unknown as { readonly components: { readonly schemas: Readonly<Record<string, Schema>> } }
+  const operations = operationsOf<Operation>(dialect)
 
-/** Every field of the JSON that the row takes, however deep; lists by their first item. */
-export const bodyFields = (row: Row): ReadonlyArray<Field> => {
-  const schema = operationOf(row).requestBody?.content["application/json"]?.schema
-  return schema === undefined ? [] : fieldsOf(schema, [])
+  /** A schema and the alternatives and parts that it is made of. */
+  const partsOf = (schema: Schema): ReadonlyArray<Schema> => {
+    const named = schema.$ref === undefined ? schema : document.components.schemas[schema.$ref.split("/").at(-1)!]!
+    return [named, ...[named.anyOf, named.oneOf, named.allOf].flatMap((some) => some ?? []).flatMap(partsOf)]
+  }
+  const fieldsOf = (schema: Schema, place: Place): ReadonlyArray<Field> => {
+    const parts = partsOf(schema)
+    const takes = (...types: ReadonlyArray<string>): boolean => parts.some(({ type }) => types.some((each) => type === each || (Array.isArray(type) && type.includes(each))))
+    const field = { place, takesText: takes("string"), takesNumber: takes("number", "integer") }
+    return [
+      ...(place.length > 0 ? [field] : []),
+      ...parts.flatMap(({ properties = {} }) => Object.entries(properties).flatMap(([name, each]) => fieldsOf(each, [...place, name]))),
+      ...parts.flatMap(({ items }) => items === undefined ? [] : fieldsOf(items, [...place, 0]))
+    ]
+  }
+  return {
+    bodyFields: (row) => {
+      const schema = operations.get(row.id)!.requestBody?.content["application/json"]?.schema
+      return schema === undefined ? [] : fieldsOf(schema, [])
+    },
+    queryNames: (row) => (operations.get(row.id)!.parameters ?? []).filter((parameter) => parameter.in === "query").map(({ name }) => name)
+  }
 }
-
-export const queryNames = (row: Row): ReadonlyArray<string> =>
-  (operationOf(row).parameters ?? []).filter((parameter) => parameter.in === "query").map(({ name }) => name)
 
 /** The body with something else at one place; what leads there is made when it is missing. */
 export const withAt = (body: unknown, [step, ...rest]: Place, value: unknown): unknown => {

@@ -2,7 +2,8 @@
 import { createPublicKey, verify } from "node:crypto"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { type Person, type World, makeWorld } from "../support/World.ts"
-import { makeGate, settledOrder } from "./Example.ts"
+import { settledOrder } from "./Autx.ts"
+import { makeGate } from "./Example.ts"
 
 let free: World
 let paid: World

@@ -1,29 +1,22 @@
 /** The words of every refusal, whether or not a test can bring it about. The compiler asks for a new tag's. */
-import { describe, expect, it } from "vitest"
+import { expect, it } from "vitest"
 import { autx } from "../../src/dialects/autx/index.ts"
 import * as errors from "../../src/domain/errors.ts"
-import type { GatewayError, GatewayErrorTag } from "../../src/domain/errors.ts"
-import type { Rendered } from "../../src/http/dialect.ts"
+import { type Goldens, after, describeErrors } from "./Errors.ts"
 
-interface Golden {
-  readonly error: GatewayError
-  readonly status: number
-  readonly headers?: ReadonlyArray<readonly [string, string]>
-  readonly body: object
-}
-const after = (seconds: number): ReadonlyArray<readonly [string, string]> => [["retry-after", String(seconds)]]
 const retryAfterMs = 1_500
 
-const goldens: { readonly [T in GatewayErrorTag]: ReadonlyArray<Golden> } = {
+const goldens: Goldens = {
   InvalidRequest: [
     { error: new errors.InvalidRequest({ malformed: true, issues: [{ loc: ["body"], msg: "Not valid JSON" }] }), status: 400, body: { detail: "body: Not valid JSON", errors: [{ loc: ["body"], msg: "Not valid JSON" }] } },
     { error: new errors.InvalidRequest({ malformed: false, issues: [{ loc: ["body", "ticker"], msg: "Missing key" }] }), status: 422, body: { detail: "body.ticker: Missing key", errors: [{ loc: ["body", "ticker"], msg: "Missing key" }] } }
   ],
+  RuleBroken: [{ error: new errors.RuleBroken({ issues: [{ loc: ["name"], msg: "must not be blank" }] }), status: 422, body: { detail: "name: must not be blank", errors: [{ loc: ["name"], msg: "must not be blank" }] } }],
   BodyTooLarge: [{ error: new errors.BodyTooLarge({ bytesMax: 10 }), status: 413, body: { detail: "The body is too large: at most 10 bytes are allowed", bytes_max: 10 } }],
   BodyTimeout: [{ error: new errors.BodyTimeout(), status: 408, body: { detail: "The body did not arrive in time" } }],
   NotFound: [
-    { error: new errors.NotFound({ what: "order", id: "secret" }), status: 404, body: { detail: "No such order among yours" } },
-    { error: new errors.NotFound({ what: "account", id: "secret" }), status: 404, body: { detail: "No such account" } }
+    { error: new errors.NotFound({ what: "order", id: "guessed" }), status: 404, body: { detail: "No such order among yours" } },
+    { error: new errors.NotFound({ what: "account", id: "guessed" }), status: 404, body: { detail: "No such account" } }
   ],
   MethodNotAllowed: [{ error: new errors.MethodNotAllowed({ allow: ["GET", "POST"] }), status: 405, headers: [["allow", "GET, POST"]], body: { detail: "Method not allowed: this path has GET, POST" } }],
   AlreadyExists: [
@@ -53,7 +46,7 @@ const goldens: { readonly [T in GatewayErrorTag]: ReadonlyArray<Golden> } = {
   ScopeMissing: [{ error: new errors.ScopeMissing({ scope: "orders" }), status: 403, body: { detail: "The API key lacks the scope orders", scope: "orders" } }],
   LoginRequired: [{ error: new errors.LoginRequired(), status: 403, body: { detail: "This needs a login: an API key can't do it" } }],
   EmailUnverified: [{ error: new errors.EmailUnverified(), status: 403, body: { detail: "Verify your email" } }],
-  NotOwner: [{ error: new errors.NotOwner({ what: "agent", id: "secret" }), status: 403, body: { detail: "Only the owner may change this agent" } }],
+  NotOwner: [{ error: new errors.NotOwner({ what: "agent", id: "guessed" }), status: 403, body: { detail: "Only the owner may change this agent" } }],
   OriginForbidden: [{ error: new errors.OriginForbidden(), status: 403, body: { detail: "Pages of this origin may not connect: the operator allows origins with ALLOWED_ORIGINS" } }],
   AccountSuspended: [{ error: new errors.AccountSuspended(), status: 403, body: { detail: "The account is suspended: contact the operator" } }],
   InsufficientCredits: [{
@@ -101,26 +94,7 @@ const goldens: { readonly [T in GatewayErrorTag]: ReadonlyArray<Golden> } = {
   NotConfigured: [{ error: new errors.NotConfigured({ setting: "SECRETS_KEY" }), status: 503, headers: after(300), body: { detail: "The operator has not configured SECRETS_KEY, which this needs", retry_after: 300 } }]
 }
 
-const cases = Object.entries(goldens).flatMap(([tag, some]) => some.map((golden, at) => [some.length === 1 ? tag : `${tag} (${at + 1})`, golden] as const))
-const rendered = (error: GatewayError): Rendered => (autx.errors[error._tag] as (error: GatewayError) => Rendered)(error)
-
-it.each(cases)("words %s", (_, { error, status, headers, body }) => {
-  expect(rendered(error)).toEqual({ status, ...(headers === undefined ? {} : { headers }), body })
-})
-
-describe("whatever is refused", () => {
-  it.each(cases)("%s is told in one text, without an id that was only guessed", (_, { error }) => {
-    const { body } = rendered(error) as { readonly body: { readonly detail: string } }
-    expect(body.detail).toMatch(/^\S.{5,200}$/)
-    expect(JSON.stringify(body)).not.toContain("secret")
-  })
-
-  it.each(cases.filter(([, { status }]) => status === 429 || status === 503))("%s says when to try again, in whole seconds", (_, { error }) => {
-    const { headers, body } = rendered(error) as { readonly headers: ReadonlyArray<readonly [string, string]>; readonly body: { readonly retry_after: number } }
-    const [value] = headers.filter(([name]) => name === "retry-after").map(([, text]) => text)
-    expect([value, body.retry_after >= 1]).toEqual([String(body.retry_after), true])
-  })
-})
+describeErrors(autx, goldens)
 
 it("tells of a defect nothing but the request id", () => {
   expect(autx.internalError("r-1")).toEqual({ status: 500, body: { detail: "Something went wrong here: quote the request id r-1 when you report it", request_id: "r-1" } })

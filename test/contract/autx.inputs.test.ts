@@ -1,6 +1,6 @@
 /** What autx takes and refuses, field by field, and how lists are paged. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
-import { settledOrder } from "./Example.ts"
+import { settledOrder } from "./Autx.ts"
 import { type Person, type Reply, type World, makeWorld } from "../support/World.ts"
 
 let world: World

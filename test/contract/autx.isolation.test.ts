@@ -7,23 +7,10 @@
  */
 import { afterAll, beforeAll, expect, it } from "vitest"
 import { autx } from "../../src/dialects/autx/index.ts"
-import { formOf } from "../support/Form.ts"
 import { type Person, type World, makeWorld } from "../support/World.ts"
-import { makeGate, settledOrder } from "./Example.ts"
-
-interface Schema {
-  readonly $ref?: string
-  readonly allOf?: ReadonlyArray<Schema>
-}
-interface Operation {
-  readonly operationId: string
-  readonly requestBody?: { readonly content: Readonly<Record<string, { readonly schema: Schema }>> }
-  readonly parameters: ReadonlyArray<{ readonly name: string; readonly in: string }>
-}
-interface OpenApi {
-  readonly paths: Readonly<Record<string, Readonly<Record<string, Operation>>>>
-  readonly components: { readonly schemas: Readonly<Record<string, { readonly properties?: Readonly<Record<string, unknown>> }>> }
-}
+import { type Attempt, type OpenApi, attemptsWith } from "./Attempts.ts"
+import { settledOrder } from "./Autx.ts"
+import { makeGate } from "./Example.ts"
 
 let world: World
 let ada: Person
@@ -77,41 +64,6 @@ const adasThings = () => world.sql`
 /** What Bob writes there comes back to him as his own words. */
 const freeTexts = new Set(["name", "description", "category", "prompt", "payment_method"])
 
-/** Every call that `id` fits into: as each path parameter, as each query's value (also as a cursor), as each field of the body. */
-const callsWith = (template: string, operation: Operation, id: string): ReadonlyArray<{ readonly path: string; readonly body?: object; readonly headers?: Readonly<Record<string, string>> }> => {
-  const path = template.replace(/\{\w+\}/g, encodeURIComponent(id))
-  const queries = operation.parameters.filter((parameter) => parameter.in === "query").flatMap(({ name }) =>
-    [id, Buffer.from(id).toString("base64url"), Buffer.from(`0 ${id}`).toString("base64url")].map((value) => `${path}?${name}=${encodeURIComponent(value)}`))
-  const { "application/json": json, "multipart/form-data": form } = operation.requestBody?.content ?? {}
-  const name = (json?.schema ?? form?.schema.allOf?.[0])?.$ref?.split("/").at(-1)
-  const fields = Object.keys(name === undefined ? {} : document.components.schemas[name]?.properties ?? {})
-  const whole = Object.fromEntries(fields.map((field) => [field, freeTexts.has(field) ? "x" : id]))
-  const sent = (body: Record<string, string>, headers = {}) => {
-    const asForm = formOf(body)
-    return form === undefined ? { path, body, headers } : { path, body: asForm.body, headers: { ...asForm.headers, ...headers } }
-  }
-  return [
-    ...[path, ...queries].map((each) => ({ path: each })),
-    ...(operation.requestBody === undefined ? [] : [sent(whole), sent({}), sent(whole, { "idempotency-key": id.slice(0, 255) })])
-  ]
-}
-
-interface Attempt {
-  readonly operation: string
-  readonly method: string
-  readonly token: string
-  readonly path: string
-  readonly body?: object
-  readonly headers?: Readonly<Record<string, string>>
-}
-
-const attempts = (tokens: ReadonlyArray<string>): ReadonlyArray<Attempt> =>
-  Object.entries(document.paths).flatMap(([template, operations]) => Object.entries(operations).flatMap(([method, operation]) => {
-    const takesIds = template.includes("{") || operation.requestBody !== undefined || operation.parameters.length > 0
-    return (takesIds ? ids : [""]).flatMap((id) => callsWith(template, operation, id)).flatMap((call) =>
-      tokens.map((token) => ({ operation: operation.operationId, method: method.toUpperCase(), token, ...call })))
-  }))
-
 const attempt = async ({ operation, method, token, path, body, headers }: Attempt): Promise<void> => {
   const reply = await world.call(method, `/v1${path}`, { token, ...(method === "GET" ? {} : { body: body ?? {} }), ...(headers === undefined ? {} : { headers }) })
   const told = `${JSON.stringify(Object.fromEntries(reply.headers))} ${reply.text}`
@@ -121,7 +73,7 @@ const attempt = async ({ operation, method, token, path, body, headers }: Attemp
 
 it("answers every operation of the document without a trace of another account", { timeout: 120_000 }, async () => {
   const before = await adasThings()
-  const all = attempts([bob.accessToken, (await bob.key("*")).key])
+  const all = attemptsWith(document, ids, [bob.accessToken, (await bob.key("*")).key], freeTexts)
   expect(new Set(all.map(({ operation }) => operation)).size).toBe(autx.rows.length)
   for (let at = 0; at < all.length; at += 32) await Promise.all(all.slice(at, at + 32).map(attempt))
   expect(await adasThings()).toEqual(before)

@@ -8,8 +8,9 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { autx } from "../../src/dialects/autx/index.ts"
 import type { Row } from "../../src/http/endpoint.ts"
-import { type Request, send } from "../contract/Example.ts"
-import { type Place, bodyFields, queryNames, withAt } from "../contract/Fields.ts"
+import { send } from "../contract/Autx.ts"
+import type { Request } from "../contract/Example.ts"
+import { type Place, makeFields, withAt } from "../contract/Fields.ts"
 import { agents } from "../contract/examples/agents.ts"
 import { auth } from "../contract/examples/auth.ts"
 import { money } from "../contract/examples/money.ts"
@@ -18,6 +19,7 @@ import { type Person, type Reply, type World, makeWorld } from "../support/World
 
 const examples = { ...auth, ...agents, ...money }
 const rows = autx.rows.filter((row) => row.kind !== "socket")
+const { bodyFields, queryNames } = makeFields(autx)
 const titled = (some: ReadonlyArray<Row>) => some.map((row) => [`${row.method} ${row.path}`, row] as const)
 
 /** The canary table is there for these to kill. */

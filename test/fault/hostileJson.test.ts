@@ -8,8 +8,10 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { autx } from "../../src/dialects/autx/index.ts"
 import type { Endpoint } from "../../src/http/endpoint.ts"
-import { type Request, settledOrder } from "../contract/Example.ts"
-import { type Place, bodyFields, withAt } from "../contract/Fields.ts"
+import { settledOrder } from "../contract/Autx.ts"
+import type { Request } from "../contract/Example.ts"
+import { type Place, makeFields, withAt } from "../contract/Fields.ts"
+import { bodies, neverTaken, noJson, noNumbers } from "../contract/HostileJson.ts"
 import { agents } from "../contract/examples/agents.ts"
 import { auth } from "../contract/examples/auth.ts"
 import { money } from "../contract/examples/money.ts"
@@ -18,6 +20,7 @@ import { tablePrints } from "../support/tablePrints.ts"
 
 const examples = { ...auth, ...agents, ...money }
 const rows = autx.rows.filter((row): row is Endpoint => row.kind === "endpoint" && row.payload !== undefined && row.upload === undefined)
+const { bodyFields } = makeFields(autx)
 
 let world: World
 let caller: Person
@@ -36,29 +39,6 @@ const tokenFor = (row: Endpoint): string | undefined => row.auth === "public" ? 
 const sendText = (row: Endpoint, body: string | Uint8Array, path = row.path.replace(/\{\w+\}/g, "nobody")): Promise<Reply> =>
   world.call(row.method, `/v1${path}`, { token: tokenFor(row), body, headers: { "content-type": "application/json" } })
 const placesOf = (reply: Reply): ReadonlyArray<string> => reply.json.errors.map(({ loc }: { loc: ReadonlyArray<string> }) => loc.join("."))
-
-const deep = 10_000
-const lists = `${"[".repeat(deep)}${"]".repeat(deep)}`
-const objects = `${"{\"a\":".repeat(deep)}1${"}".repeat(deep)}`
-/** Some bodies that are refused whatever the row. */
-const bodies: ReadonlyArray<readonly [name: string, body: string | Uint8Array, statuses: ReadonlyArray<number>]> = [
-  ["lists 10,000 deep", lists, [400, 422]],
-  ["objects 10,000 deep", objects, [400, 422]],
-  ["lists 10,000 deep that never end", lists.slice(0, deep), [400]],
-  ["a number beyond all numbers", "1e400", [422]],
-  ["no number", "NaN", [400]],
-  ["a price that is no number", "{\"amount\": NaN, \"service_price\": -Infinity}", [400]],
-  ["half of a surrogate pair as a key", "{\"\\ud800\": 1}", [422]],
-  ["half of a surrogate pair in bytes", Buffer.from([0x7b, 0x22, 0xed, 0xa0, 0x80, 0x22, 0x3a, 0x31, 0x7d]), [400]],
-  ["a slash in more bytes than it needs", Buffer.from([0x22, 0xc0, 0xaf, 0x22]), [400]],
-  ["a byte order mark", "\u{feff}{}", [400]],
-  ["two values", "{}{}", [400]]
-]
-/** Values that no field takes. */
-const neverTaken = [lists, objects, "\"\\ud800\"", "\"a\\udc00\\ud800\"", "\"\\u0000\""]
-/** Numbers that no field takes: too large, too small, or none that JSON knows. */
-const noNumbers = ["1e400", "-1e400", "1e-400", "1e999999999", `1${"0".repeat(400)}`, "\"1e400\"", "\"NaN\"", "\"Infinity\"", "\"-Infinity\"", "\"0x10\"", "\"1_000\"", "\"١\"", "\"+1\"", "\" 1\"", "\"1,5\""]
-const noJson = ["NaN", "Infinity", "-Infinity", "+1", "01", "1.", ".5", "0x10"]
 
 const wordOf = (place: Place): string => ["body", ...place].join(".")
 const mark = "put it here"

@@ -41,7 +41,7 @@ describe("the throttle", () => {
       }
       for (const name of underWay) endAttempt(attempts, name, false, nowMs)
       for (const name of ["0", "1", "2"]) forgiveAttempts(attempts, name)
-      expect(attempts.size).toBe(0)
+      expect(attempts.subjects.size).toBe(0)
     }), { numRuns: process.env["TOLLGATE_FULL"] === "1" ? 5_000 : 300, ...(process.env["SEED"] === undefined ? {} : { seed: Number(process.env["SEED"]) }) })
   })
 
@@ -52,10 +52,10 @@ describe("the throttle", () => {
       beginAttempt(attempts, `subject ${index}`, 0)
       endAttempt(attempts, `subject ${index}`, true, 0)
     }
-    expect(attempts.size).toBe(attemptSubjectsMax)
-    expect(attempts.has("under way")).toBe(true)
-    expect(attempts.has("subject 0")).toBe(false)
-    expect(attempts.has("subject 1")).toBe(true)
+    expect(attempts.subjects.size).toBe(attemptSubjectsMax)
+    expect(attempts.subjects.has("under way")).toBe(true)
+    expect(attempts.subjects.has("subject 0")).toBe(false)
+    expect(attempts.subjects.has("subject 1")).toBe(true)
   })
 
   it("counts an IPv6 network as one subject and IPv4 addresses apart, in every spelling", () => {

@@ -132,7 +132,7 @@ const activate = (rows: Rows, holds: Iterable<Hold>, token: number): Account => 
   }]))
   const account: Account = {
     id: accountId, token: BigInt(token) as Token, suspended: false, emailVerified: true,
-    available: rows.available, reserved: rows.reserved, held: 0n, holds: new Map(), orders: new Map(rows.orders), subjects
+    available: rows.available, reserved: rows.reserved, held: 0n, holds: new Map(), orders: new Map(rows.orders), subjects, calls: new Map()
   }
   for (const hold of holds) placeHold(account, hold)
   return account
@@ -243,7 +243,7 @@ class Run {
       case "deposit": return { _tag: "Deposit", transactionId, amount: step.amount, type: step.adjusts ? "adjustment" : "deposit", reference: "in" }
       case "withdraw": return { _tag: "Withdraw", transactionId, amount: step.amount, type: step.adjusts ? "adjustment" : "withdrawal", reference: "out" }
       case "fee": return { _tag: "Fee", transactionId, amount: step.amount, reference: "listing" }
-      case "sweep": return { _tag: "Sweep", transactionId, amount: step.amount }
+      case "sweep": return { _tag: "Sweep", transactionId, amount: step.amount, earnerId: accountId }
     }
   }
 

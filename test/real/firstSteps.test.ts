@@ -100,7 +100,7 @@ it("what the index page shows works", async () => {
 
 it("what the start prints works", async () => {
   const commands = greeting.split("\n").filter((line) => line.trim().startsWith("curl "))
-  expect(commands).toHaveLength(4)
+  expect(commands).toHaveLength(5)
   const balance = await oneCentLess()
   const output = await paste(commands.join("\n"))
   expect(output).toContain(`{"output":"hello"}`)

@@ -196,7 +196,11 @@ describe("retention of usage", () => {
   }
   const kept = async () => ({
     byAgent: await sql`select * from usage_hourly_by_agent order by hour`,
-    byAccount: await sql`select * from usage_hourly_by_account order by hour`,
+    byAgentAndDay: await sql`select * from usage_daily_by_agent order by day`,
+    byAccount: await sql`select * from usage_daily_by_account order by day`,
+    byWeek: await sql`select * from usage_weekly_by_account order by week`,
+    byMonth: await sql`select * from usage_months_by_account order by month`,
+    byPair: await sql`select * from usage_by_pair`,
     totals: await sql`select * from agent_totals`,
     charges: await sql`select id, balance_after from transactions order by created_at`
   })

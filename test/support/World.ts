@@ -98,7 +98,7 @@ export interface World {
   /** The token of a link as it would have been mailed. */
   readonly link: (person: Person, purpose: "verify" | "reset") => Promise<string>
   /** Changes an account past its actor, which loads it again for the next call. */
-  readonly alter: (person: Person, change: (sql: Sql) => Promise<unknown>) => Promise<void>
+  readonly alter: (person: Pick<Person, "accountId">, change: (sql: Sql) => Promise<unknown>) => Promise<void>
   readonly audit: () => Promise<ReadonlyArray<CheckResult>>
   readonly stop: () => Promise<void>
 }
@@ -110,16 +110,17 @@ const echo: Respond = ({ body }) => ({ headers: { "content-type": "application/j
 const settingsOf = (overrides: Partial<Settings>): Settings => ({
   ...readSettings({
     PORT: "0", DATABASE_URL: "postgres://database.test/tollgate", PUBLIC_URL: publicUrl, SECRETS_KEY: "k".repeat(32), ENABLE_TEST_CREDITS: "true",
-    AUTO_VERIFY_EMAIL: "true", UPSTREAM_ALLOW: "127.0.0.1", KEY_RATE_LIMIT_DEFAULT: "100000", TRUSTED_PROXIES: "127.0.0.1"
+    AUTO_VERIFY_EMAIL: "true", UPSTREAM_ALLOW: "127.0.0.1", KEY_RATE_LIMIT_DEFAULT: "100000", TRUSTED_PROXIES: "127.0.0.1",
+    ACF_IP_RATE: "1000000", ACF_IP_BURST: "1000000"
   }),
   ...overrides
 })
 
-/** One server for all agents of a world; each has a path. */
+/** One server for all agents of a world; each has a path, and is asked for all that is below it. */
 const startAgents = async () => {
   const scripts = new Map<string, { readonly respond: Respond; readonly asked: Array<Asked>; readonly arrivals: Array<() => void> }>()
   const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
-    const script = scripts.get(request.url?.split("?", 1)[0] ?? "")
+    const script = scripts.get(/^\/agent\/\d+/.exec(request.url ?? "")?.[0] ?? "")
     const chunks: Array<Buffer> = []
     for await (const chunk of request as AsyncIterable<Buffer>) chunks.push(chunk)
     const asked: Asked = { method: request.method ?? "", url: request.url ?? "", headers: request.headers, body: Buffer.concat(chunks).toString("utf8") }

@@ -8,6 +8,7 @@ import type { Dialect, ErrorTable } from "../../src/http/dialect.ts"
 import { Answer, endpoint, relay, type Socket, socket, type SocketSession, stream } from "../../src/http/endpoint.ts"
 
 const statuses: Readonly<Record<GatewayErrorTag, number>> = {
+  RuleBroken: 400,
   InvalidRequest: 422, BodyTooLarge: 413, BodyTimeout: 408, NotFound: 404, MethodNotAllowed: 405, AlreadyExists: 409,
   IdempotencyKeyReused: 409, IdempotencyInFlight: 409, AnswerNotStored: 409, AddressForbidden: 422, InputNotAccepted: 422,
   Unauthenticated: 401, ScopeMissing: 403, LoginRequired: 403, EmailUnverified: 403, NotOwner: 403, OriginForbidden: 403, AccountSuspended: 403,

@@ -61,7 +61,7 @@ let tickers = 0
 export const newAgent = async ({ listings }: KernelNode, owner: Caller, endpointUrl: string, price: bigint) => {
   const ticker = `K${(++tickers).toString(36).toUpperCase()}`.padEnd(2, "0")
   const { agent } = await Effect.runPromise(listings.create(owner, {
-    dialect: "autx", ticker, name: ticker, description: "", category: "Test", endpointUrl, price, freeTierCalls: 0, authTier: "jwt_default", manifest: undefined
+    dialect: "autx", ticker, name: ticker, description: "", category: "Test", endpointUrl, price, freeTierCalls: 0, authTier: "jwt_default", manifest: undefined, tags: [], paymentMethod: "credits"
   }, undefined))
   return agent
 }

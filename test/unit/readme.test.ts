@@ -54,11 +54,11 @@ describe("README", () => {
 
   it("names commands that exist", () => {
     const { scripts } = JSON.parse(readFileSync("package.json", "utf8")) as { readonly scripts: Readonly<Record<string, string>> }
-    const named = [...readme.matchAll(/(?:^|`)npm (?:run )?([a-z:]+)/gm)].map(([, name]) => name!).filter((name) => name !== "install")
+    const named = [...readme.matchAll(/(?:^|`)npm (?:run )?([a-z:-]+)/gm)].map(([, name]) => name!).filter((name) => name !== "install")
     expect(named).toEqual(expect.arrayContaining(["start", "test", "credit", "suspend", "audit", "migrate"]))
     for (const name of named) expect(scripts, name).toHaveProperty(name)
     for (const script of Object.values(scripts)) {
-      const [, program] = /run\.mjs (\w+)/.exec(script) ?? []
+      const [, program] = /run\.mjs ([\w-]+)/.exec(script) ?? []
       if (program !== undefined && program !== "main") expect(existsSync(`scripts/${program}.ts`), program).toBe(true)
     }
   })

@@ -13,7 +13,10 @@ const tag = "Agents"
 
 type Listed = Effect.Success<ReturnType<Listings["Service"]["get"]>>
 
-/** `endpoint_url` is public for agents that were listed here, and no other dialect lists any yet. */
+/** As the caller sees it: where an agent listens that was listed elsewhere is its owner's to know. */
+const seenBy = (caller: Caller | undefined) => <L extends Pick<Listed, "agent">>(listed: L): L =>
+  listed.agent.dialect === "autx" || listed.agent.ownerId === caller?.accountId ? listed : { ...listed, agent: { ...listed.agent, endpointUrl: "" } }
+
 const agentView = ({ agent, calls, revenue, lateCancelsToday }: Listed) => ({
   id: agent.id, name: agent.name, ticker: agent.ticker, description: agent.description, category: agent.category,
   service_price: agent.price, endpoint_url: agent.endpointUrl, status: agent.status, auth_tier: agent.authTier,
@@ -52,15 +55,15 @@ export const agents = [
       const rows = yield* Listings.use((listings) => listings.list({
         sort: sorts[query.sort], limit: query.limit + 1, after: query.cursor, category: query.category, text: query.q, ownerId
       }))
-      return yield* page("/agents/", wire.AgentQuery, query, rows, ({ figure, agent }) => ({ ...query, cursor: { figure, id: agent.id } }))
+      return yield* page("/agents/", wire.AgentQuery, query, rows.map(seenBy(caller)), ({ figure, agent }) => ({ ...query, cursor: { figure, id: agent.id } }))
     }),
     view: (rows) => rows.map(agentView)
   }),
   endpoint({
-    id: "autx.agents.get", method: "GET", path: "/agents/{id}", auth: "public",
+    id: "autx.agents.get", method: "GET", path: "/agents/{id}", auth: "optional",
     docs: { summary: "Get an agent", tag },
     params: wire.WithAgent, success: wire.Agent, errors: ["NotFound", "StoreUnavailable"],
-    handle: ({ params }) => Listings.use((listings) => listings.get(params.id)),
+    handle: ({ params }, { caller }) => Listings.use((listings) => listings.get(params.id)).pipe(Effect.map(seenBy(caller))),
     view: agentView
   }),
   endpoint({
@@ -70,7 +73,7 @@ export const agents = [
     handle: ({ payload }, { caller, idempotency }) => Listings.use((listings) => listings.create(caller, {
       dialect: "autx", ticker: payload.ticker, name: payload.name, description: payload.description, category: payload.category,
       endpointUrl: payload.endpoint_url, price: payload.service_price, freeTierCalls: payload.free_tier_calls,
-      authTier: payload.auth_tier, manifest: payload.manifest ?? undefined
+      authTier: payload.auth_tier, manifest: payload.manifest ?? undefined, tags: [], paymentMethod: "credits"
     }, idempotency)),
     view: agentView
   }),

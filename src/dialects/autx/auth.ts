@@ -3,7 +3,8 @@ import type { UserId } from "../../domain/ids.ts"
 import { endpoint } from "../../http/endpoint.ts"
 import type { Caller } from "../../kernel/Caller.ts"
 import { type LoggedIn, type UserView, Users } from "../../kernel/identity/Users.ts"
-import { later } from "./later.ts"
+import { Links } from "../../kernel/market/Links.ts"
+import { commitErrors } from "./errors.ts"
 import * as wire from "./wire.ts"
 
 const tag = "Auth"
@@ -84,5 +85,16 @@ export const auth = [
     payload: wire.PasswordReset, errors: ["Overloaded", "StoreUnavailable"],
     handle: ({ payload }) => Users.use((users) => users.reset(payload.token, payload.new_password))
   }),
-  later({ id: "autx.account.links.create", method: "POST", path: "/account/links", auth: "login", status: 201, tag, feature: "Merging with an account of another product" })
+  endpoint({
+    id: "autx.account.links.create", method: "POST", path: "/account/links", auth: "login", status: 201,
+    docs: {
+      summary: "Merge with an account of another product",
+      description: "Proves a key of the other product: both accounts become this one, with one balance. Linking again changes nothing; 409 when either is linked with somebody else.",
+      tag
+    },
+    payload: wire.NewLink, success: wire.Link,
+    errors: ["RuleBroken", "Unauthenticated", "AlreadyExists", "TooManyAttempts", ...commitErrors],
+    handle: ({ payload }, { caller, remoteAddress }) => Links.use((links) => links.link(caller, payload.dialect, payload.key, remoteAddress)),
+    view: ({ dialect, owner, available }) => ({ dialect, owner_id: owner, balance_usd: available })
+  })
 ]

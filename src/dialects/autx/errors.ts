@@ -25,7 +25,7 @@ const say = (status: number, detail: string, facts: object = {}): Rendered => ({
 const wait = (status: number, retryAfterMs: number, detail: string, facts: object = {}): Rendered =>
   ({ status, headers: [["retry-after", String(seconds(retryAfterMs))]], body: { detail, ...facts, retry_after: seconds(retryAfterMs) } })
 
-const invalidRequest = ({ malformed, issues }: InvalidRequest): Rendered => {
+const invalidRequest = ({ malformed, issues }: Pick<InvalidRequest, "malformed" | "issues">): Rendered => {
   const [first] = issues
   const detail = first === undefined ? "The request doesn't fit" : `${first.loc.join(".")}: ${first.msg}`
   return say(malformed ? 400 : 422, detail, { errors: issues })
@@ -81,12 +81,13 @@ const budgetExceeded = ({ window, amount, spent, held, required, resetsAtMs }: B
 
 export const errors: ErrorTable = {
   InvalidRequest: invalidRequest,
+  RuleBroken: (error) => invalidRequest({ ...error, malformed: false }),
   BodyTooLarge: ({ bytesMax }) => say(413, `The body is too large: at most ${bytesMax} bytes are allowed`, { bytes_max: bytesMax }),
   BodyTimeout: () => say(408, "The body did not arrive in time"),
   NotFound: ({ what }) => say(404, missing[what] ?? `No such ${what}`),
   MethodNotAllowed: ({ allow }) => ({ status: 405, headers: [["allow", allow.join(", ")]], body: { detail: `Method not allowed: this path has ${allow.join(", ")}` } }),
-  AlreadyExists: ({ what, id }) => what === "email"
-    ? say(409, "This email is registered already: log in, or reset its password")
+  AlreadyExists: ({ what, id }) => what === "email" ? say(409, "This email is registered already: log in, or reset its password")
+    : what === "link" ? say(409, `This account, or the owner ${id}, is linked with another one already`)
     : say(409, `The ${what} ${id} is taken: choose another one`),
   IdempotencyKeyReused: () => say(409, "This Idempotency-Key came before with another request: repeat that request unchanged, or use another key"),
   IdempotencyInFlight: ({ retryAfterMs }) => wait(409, retryAfterMs, `The first call with this Idempotency-Key is still running: try again ${inSeconds(retryAfterMs)}`),

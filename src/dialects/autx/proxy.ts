@@ -12,8 +12,9 @@ const emptyBody = { contentType: "application/json", body: "{}" }
 const protocol: Header = ["x-autx-protocol", "1"]
 const sandbox: Header = ["content-security-policy", "sandbox"]
 
-const billHeaders = ({ cost, balance, transactionId }: NonNullable<RelayFacts["bill"]>): ReadonlyArray<Header> =>
-  [["x-autx-cost-usd", formatUsd(cost)], ["x-autx-balance-usd", formatUsd(balance)], ["x-autx-transaction-id", transactionId]]
+/** Of a call whose cost is recorded elsewhere there is the cost alone. */
+const billHeaders = ({ cost, charged }: RelayFacts["bill"]): ReadonlyArray<Header> => charged === undefined ? [["x-autx-cost-usd", formatUsd(cost)]]
+  : [["x-autx-cost-usd", formatUsd(cost)], ["x-autx-balance-usd", formatUsd(charged.balance)], ["x-autx-transaction-id", charged.transactionId]]
 
 const dress: RelayRow["dress"] = {
   emptyBody,
@@ -21,7 +22,7 @@ const dress: RelayRow["dress"] = {
   requestHeaders: ({ requestId }) => [protocol, ["x-autx-request-id", requestId]],
   answerHeaders: ({ requestId, agent, latencyMs, bill }) => [
     ["x-autx-request-id", requestId], ["x-autx-latency-ms", String(Math.round(latencyMs))], ["x-autx-agent", agent.ticker], sandbox,
-    ...(bill === undefined ? [] : billHeaders(bill))
+    ...(bill.cost === 0n ? [] : billHeaders(bill))
   ]
 }
 

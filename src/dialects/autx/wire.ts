@@ -7,58 +7,9 @@
  * Money goes out as text with 2 to 6 decimals, except where the reference has
  * numbers (`service_price`, `total_revenue`, `amount_paid`, `platform_fee`).
  */
-import { Effect, Schema, SchemaIssue, SchemaTransformation } from "effect"
+import { Schema } from "effect"
 import { limits } from "../../config.ts"
-import { type Credits, formatUsd, parseUsd, usdNumber } from "../../domain/credits.ts"
-
-// What fields are made of.
-
-const text = (charsMax: number, charsMin = 0) =>
-  Schema.String.check(charsMin === 0 ? Schema.isMaxLength(charsMax) : Schema.isBetweenLength(charsMin, charsMax))
-
-const read = <A, B>(decode: (wire: B) => A | undefined, message: string, encode: (value: A) => B) =>
-  SchemaTransformation.transformEffect<A, B>({
-    decode: (wire) => {
-      const value = decode(wire)
-      return value === undefined ? Effect.fail(new SchemaIssue.InvalidValue({ message })) : Effect.succeed(value)
-    },
-    encode: (value) => Effect.succeed(encode(value))
-  })
-
-const Credit: Schema.Codec<Credits> = Schema.BigInt
-
-/** Money out. */
-const Usd = Schema.String.annotate({ description: "US dollars, 2 to 6 decimals", examples: ["9.95"] }).pipe(
-  Schema.decodeTo(Credit, read(parseUsd, "Expected a dollar amount", formatUsd))
-)
-/** Money out where the reference has a JSON number. */
-const UsdNumber = Schema.Finite.annotate({ description: "US dollars", examples: [0.5] }).pipe(
-  Schema.decodeTo(Credit, read((usd) => parseUsd(String(usd)), "Expected a dollar amount", usdNumber))
-)
-/** Money in. */
-const Amount = Schema.Union([Schema.Finite, Schema.String]).annotate({
-  description: "US dollars, at least 0, at most 6 decimals, as a number or as text", examples: [0.5, "10.00"]
-}).pipe(
-  Schema.decodeTo(Credit, read<Credits, number | string>((usd) => parseUsd(String(usd)), "Expected a dollar amount of at least 0 with at most 6 decimals", formatUsd))
-)
-const digits = Schema.String.check(Schema.isPattern(/^\d{1,15}$/u, { message: "Expected a whole number" }))
-/** A whole number in a row whose numbers arrive as text. */
-const Count = (min: number, max: number) =>
-  Schema.Union([Schema.Int.check(Schema.isBetween({ minimum: min, maximum: max })), digits]).pipe(
-    Schema.decodeTo(Schema.Int, read<number, number | string>((count) => {
-      const value = Number(count)
-      return value >= min && value <= max ? value : undefined
-    }, `Expected a whole number from ${min} to ${max}`, (count) => count))
-  )
-
-const Timestamp = Schema.String.annotate({ description: "ISO 8601, UTC", format: "date-time", examples: ["2026-03-13T09:26:53.589Z"] }).pipe(
-  Schema.decodeTo(Schema.Date, SchemaTransformation.dateFromString)
-)
-const Id = Schema.String.annotate({ description: "An opaque id" })
-/** What a caller sends as an object. */
-const object = (identifier: string) => ({ identifier, message: "Expected a JSON object" })
-/** A field that may be left out, with what it is then. */
-const orElse = <S extends Schema.Constraint>(value: S["Encoded"]) => Schema.withDecodingDefaultKey<S>(Effect.succeed(value))
+import { Amount, Count, Id, Timestamp, Usd, UsdNumber, object, orElse, read, text } from "../../http/rows/fields.ts"
 
 // Paths and pages.
 
@@ -122,6 +73,14 @@ export const Done = Schema.Struct({ detail: Schema.String }).annotate({ identifi
 export const KeySet = Schema.Struct({
   keys: Schema.Array(Schema.Record(Schema.String, Schema.String))
 }).annotate({ identifier: "AutxKeySet", description: "A JSON Web Key Set (RFC 7517)" })
+
+// Links.
+
+export const NewLink = Schema.Struct({
+  dialect: text(50).annotate({ description: "The other product: `acf`" }),
+  key: text(1_024, 1).annotate({ description: "A key of it, as it is sent behind `Bearer`: `key_id:secret`" })
+}).annotate(object("AutxNewLink"))
+export const Link = Schema.Struct({ dialect: Schema.String, owner_id: Schema.String, balance_usd: Usd }).annotate({ identifier: "AutxLink" })
 
 // API keys.
 
@@ -239,7 +198,7 @@ export const AgentQuery = Schema.Struct({
 
 export const Agent = Schema.Struct({
   id: Id, name: Schema.String, ticker: Schema.String, description: Schema.String, category: Schema.String,
-  service_price: UsdNumber, endpoint_url: Schema.String, status: Status, auth_tier: AuthTier, manifest: Schema.NullOr(Manifest),
+  service_price: UsdNumber, endpoint_url: Schema.String.annotate({ description: "Empty for agents that were listed elsewhere, unless they are one's own" }), status: Schema.Literals(["active", "paused", "removed"]), auth_tier: Schema.Literals(["jwt_default", "buyer_key", "none"]), manifest: Schema.NullOr(Manifest),
   total_requests: Schema.Natural, total_revenue: UsdNumber, owner_id: Id, free_tier_calls: Schema.Natural, created_at: Timestamp,
   late_cancels_today: Schema.optionalKey(Schema.Natural.annotate({ description: "Chat turns that buyers cancelled today (UTC) after it had begun to answer; in the list of one's own agents only" }))
 }).annotate({ identifier: "AutxAgent" })

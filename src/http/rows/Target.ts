@@ -13,6 +13,8 @@ export interface Upgrade {
 export interface Target {
   readonly dialect: Dialect | undefined
   readonly meter: RowMeter
+  /** Answered by an agent. */
+  readonly isRelayed?: boolean
   /** Answers, now or later. What it throws is a defect. */
   serve(exchange: Exchange, params: Readonly<Record<string, string>>, upgrade: Upgrade | undefined): void
 }

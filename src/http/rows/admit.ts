@@ -22,7 +22,7 @@ const decided = (exchange: Exchange, decision: Decision, admitted: (caller: Call
   }
 }
 
-export const needOf = (dialect: Dialect, row: Row): Need => ({ dialect: dialect.name, auth: row.auth, scope: row.scope, verified: row.verified })
+export const needOf = (dialect: Dialect, row: Row): Need => ({ dialect: dialect.name, auth: dialect.keysOnly === true && row.auth === "optional" ? "key" : row.auth, scope: row.scope, verified: row.verified, uncounted: row.uncounted })
 
 /** Not for public rows. */
 export const admit = (exchange: Exchange, need: Need, admitted: (caller: Caller) => void): void => {

@@ -4,7 +4,7 @@
  *
  * A host whose first label is a dialect's name, or that `DIALECT_HOSTS` names,
  * has that dialect at its native paths, plus those pages whose paths it doesn't
- * use itself.
+ * use itself, and its description at `/openapi.json`.
  */
 import type { Settings } from "../../config.ts"
 import { BadSetting } from "../../config.ts"
@@ -49,15 +49,18 @@ interface Made {
   readonly rootRows: ReadonlyArray<readonly [Row, Target]>
 }
 
-const make = (dialect: Dialect): Made => {
-  const owned = ownedNames(dialect.rateHeaders({ limit: 1, remaining: 1, resetMs: 1 }))
+const make = (dialect: Dialect, settings: Settings): Made => {
+  const owned = ownedNames([...dialect.rateHeaders({ limit: 1, remaining: 1, resetMs: 1 }), ...dialect.answerHeaders?.(settings) ?? []])
   const targets = new Map([...dialect.rows, ...(dialect.rootRows ?? [])].map((row) => [row, targetOf(dialect, row, owned)]))
   const withTarget = (row: Row): readonly [Row, Target] => [row, targets.get(row)!]
   return { dialect, rows: dialect.rows.map(withTarget), rootRows: (dialect.rootRows ?? []).map(withTarget) }
 }
 
+/** A relay with a tail is also there without one. */
+const pathsOf = (row: Row): ReadonlyArray<string> => row.kind === "relay" && /\/\{\w+\*\}$/.test(row.path) ? [row.path, row.path.replace(/\/[^/]+$/, "")] : [row.path]
+
 const entriesAt = (rows: Made["rows"], prefix: string): ReadonlyArray<RouteEntry<Target>> =>
-  rows.map(([row, target]) => ({ method: row.method, path: `${prefix}${row.path}`, target }))
+  rows.flatMap(([row, target]) => pathsOf(row).map((path) => ({ method: row.method, path: `${prefix}${path}`, target })))
 
 export interface Mounts {
   at(host: string): Mount
@@ -69,7 +72,7 @@ export const compileMounts = (
   pages: ReadonlyArray<RouteEntry<Target>>,
   settings: Settings
 ): Mounts => {
-  const made = dialects.map(make)
+  const made = dialects.map((dialect) => make(dialect, settings))
   const everywhere = [...pages, ...made.flatMap(({ rootRows }) => entriesAt(rootRows, ""))]
   const prefixes = dialects.flatMap((dialect) => dialect.mounts.map((prefix) => ({ prefix, dialect })))
     .sort((a, b) => b.prefix.length - a.prefix.length)
@@ -80,8 +83,9 @@ export const compileMounts = (
 
   const own = new Map(made.map(({ dialect, rows }): [string, Mount] => {
     const entries = (dialect.hostMounts ?? dialect.mounts).flatMap((prefix) => entriesAt(rows, prefix))
+    const description = everywhere.filter(({ path }) => path === `/${dialect.name}/openapi.json`).map((entry) => ({ ...entry, path: "/openapi.json" }))
     const taken = new Set(entries.map(({ method, path }) => `${method} ${path}`))
-    const router = compileRoutes([...entries, ...everywhere.filter(({ method, path }) => !taken.has(`${method} ${path}`))])
+    const router = compileRoutes([...entries, ...description, ...everywhere.filter(({ method, path }) => !taken.has(`${method} ${path}`))])
     return [dialect.name, { router, dialectAt: () => dialect }]
   }))
   for (const [host, name] of settings.dialectHosts) {

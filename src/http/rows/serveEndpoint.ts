@@ -116,7 +116,7 @@ export const endpointTarget = (dialect: Dialect, row: Endpoint): Target => {
     input: { readonly params: unknown; readonly query: unknown; readonly payload: unknown; readonly files: UploadedFiles | undefined },
     idempotency: IdempotentCall | undefined
   ): void => {
-    const call = { caller, requestId: exchange.requestId, remoteAddress: exchange.remoteAddress, trace: exchange.head.trace, idempotency }
+    const call = { caller, requestId: exchange.requestId, path: exchange.head.path, remoteAddress: exchange.remoteAddress, trace: exchange.head.trace, idempotency, header: (name: string) => exchange.head.header(name) }
     const handled = Effect.suspend(() => row.handle(input, call)).pipe(Effect.map((result) => ({ result })))
     const { idempotency: service } = exchange.edge
     const effect = caller === undefined || idempotency === undefined ? handled : Effect.acquireUseRelease(

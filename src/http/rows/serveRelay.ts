@@ -19,13 +19,14 @@ export const relayTarget = (dialect: Dialect, row: RelayRow, owned: ReadonlyArra
   return {
     dialect,
     meter: new RowMeter(row.id),
+    isRelayed: true,
     serve: (exchange, params) => {
       // A HEAD would run the agent for an answer that nobody sees.
-      if (exchange.head.method !== row.method) return exchange.fail(new MethodNotAllowed({ allow: [row.method] }))
+      if (exchange.head.method !== row.method) return exchange.fail(new MethodNotAllowed({ allow: row.allow }))
       admit(exchange, need, (caller) => {
         const bytesMax = exchange.edge.limits.relayBodyBytesMax
         if ((exchange.head.contentLength ?? 0) > bytesMax) return exchange.fail(new BodyTooLarge({ bytesMax }))
-        exchange.edge.relay.call(caller, row.agent(params), dress, new UwsDownstream(exchange))
+        exchange.edge.relay.call(caller, row.agent(params), dress, new UwsDownstream(exchange), row.tail(params))
       })
     }
   }

@@ -113,7 +113,7 @@ export const streamTarget = (dialect: Dialect, row: StreamRow): Target => {
 
   const run = (exchange: Exchange, caller: Caller | undefined, params: unknown, query: unknown): void => {
     const writer = new EventWriter(exchange)
-    const call = { caller, requestId: exchange.requestId, remoteAddress: exchange.remoteAddress, trace: exchange.head.trace }
+    const call = { caller, requestId: exchange.requestId, path: exchange.head.path, remoteAddress: exchange.remoteAddress, trace: exchange.head.trace, header: (name: string) => exchange.head.header(name) }
     const events = Stream.suspend(() => row.handle({ params, query }, call))
     const { streams } = exchange.edge
     const stop = () => {

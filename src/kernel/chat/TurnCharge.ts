@@ -10,12 +10,12 @@
  */
 import { createHash } from "node:crypto"
 import type { Account } from "../../domain/account.ts"
-import { type Agent, splitOf } from "../../domain/agent.ts"
+import type { Agent } from "../../domain/agent.ts"
 import type { Credits } from "../../domain/credits.ts"
 import { HoldLost, NotCommitted } from "../../domain/errors.ts"
 import type { TransactionId } from "../../domain/ids.ts"
 import { type Decided, decide, isRefusal, spendable } from "../../domain/ledger.ts"
-import { share } from "../../domain/terms.ts"
+import { isDue, share, splitOf } from "../../domain/terms.ts"
 import type { CommitOutcome, CommitRows } from "../../store/Commit.ts"
 import { metrics } from "../../telemetry/Metrics.ts"
 import { attempt } from "../attempt.ts"
@@ -65,7 +65,7 @@ const capture = (parts: ChatParts, due: Due, account: Account, nowMs: number, co
   // Who earns is the agent's owner of now, whatever the price was when the session began.
   const agent = parts.agents.resident(hold.agent.id) ?? hold.agent
   const outcome = hold.price === 0n ? undefined : decide(account, {
-    _tag: "Bill", holdId: hold.id, transactionId: newId<TransactionId>(), orderId: turn.id, amount: hold.price, earnerId: agent.ownerId, split: splitOf(agent)
+    _tag: "Bill", holdId: hold.id, transactionId: newId<TransactionId>(), orderId: turn.id, amount: hold.price, earnerId: agent.ownerId, split: splitOf(agent, nowMs)
   }, nowMs)
   if (outcome !== undefined && isRefusal(outcome)) {
     metrics.callsLostToCrash.inc()
@@ -93,14 +93,15 @@ const rowsOf = ({ turn, hold, term, messageIndex }: Due, agent: Agent, outcome: 
   return {
     turns: [{
       id: turn.id, sessionId: hold.sessionId, term, subjectId, agentId: agent.id, messageId: turn.messageId, messageIndex, prompt: turn.prompt,
-      amount: hold.price, fee: share(hold.price, splitOf(agent)).fee, outputHash, outputText, createdAtMs: turn.startedAtMs, completedAtMs: nowMs
+      amount: hold.price, fee: share(hold.price, splitOf(agent, nowMs)).fee, outputHash, outputText, createdAtMs: turn.startedAtMs, completedAtMs: nowMs
     }],
     ...(transaction === undefined ? {} : {
       transactions: [transaction],
       budgets: outcome!.budgets,
       usage: [{
         id: transaction.id, accountId: hold.accountId, subjectId, agentId: agent.id, call: "chat", status: turn.status, cost: hold.price,
-        latencyMs: Math.max(0, nowMs - turn.startedAtMs), atMs: nowMs
+        latencyMs: Math.max(0, nowMs - turn.startedAtMs), atMs: nowMs,
+        due: isDue(agent, turn.status) ? { fee: transaction.fee, recorded: false } : undefined
       }]
     })
   }

@@ -18,7 +18,7 @@ import { Postgres } from "../../store/Postgres.ts"
 import { type AccountError, Accounts, type CommitError } from "../AccountActor.ts"
 import { auditRow } from "../AuditTrail.ts"
 import type { Caller } from "../Caller.ts"
-import { hashOfKey, keyPrefixes } from "./Credentials.ts"
+import { autxPrefix, hashOfKey } from "./Credentials.ts"
 import { Holds } from "../Holds.ts"
 import { newId } from "../Ids.ts"
 import { type IdempotentCall, idempotencyRows } from "../Idempotency.ts"
@@ -29,6 +29,7 @@ export interface NewApiKey {
   readonly scopes: ReadonlyArray<string>
   readonly expiresInDays: number | undefined
   readonly rateLimit: number | undefined
+  readonly walletAddress?: string | undefined
   readonly budgets: ReadonlyArray<{ readonly window: BudgetWindow; readonly amount: Credits }>
 }
 
@@ -48,7 +49,24 @@ export type ApiKeyError = AccountError | CommitError | StoreUnavailable
 const dayMs = 86_400_000
 
 /** 256 random bits: 43 characters of base64url. */
-const makeKey = (dialect: string): string => `${keyPrefixes.get(dialect) ?? `${dialect}_`}${randomBytes(32).toString("base64url")}`
+const secretText = (): string => randomBytes(32).toString("base64url")
+
+export interface MadeKey {
+  /** As it is sent behind `Bearer`. */
+  readonly key: string
+  /** What lists show of it. */
+  readonly prefix: string
+}
+
+/** A key of acf is an id that may be shown and a secret (contracts/acf.md, Keys); one of autx is a secret with a known beginning. */
+export const makeKey = (dialect: string): MadeKey => {
+  if (dialect === "acf") {
+    const prefix = `acf_${randomBytes(8).toString("hex")}`
+    return { prefix, key: `${prefix}:sec_${secretText()}` }
+  }
+  const key = `${autxPrefix}${secretText()}`
+  return { key, prefix: key.slice(0, autxPrefix.length + 6) }
+}
 
 export class ApiKeys extends Context.Service<ApiKeys, {
   /** Durable when answered. */
@@ -66,14 +84,14 @@ export class ApiKeys extends Context.Service<ApiKeys, {
 
     return ApiKeys.of({
       create: Effect.fn("ApiKeys.create")(function*(caller, wanted, idempotency) {
-        const key = makeKey(wanted.dialect)
+        const made = makeKey(wanted.dialect)
         return yield* accounts.act(caller.accountId, (account, nowMs): Effect.Effect<CreatedApiKey, CommitError | InvalidRequest> => {
           if (account.subjects.size >= limits.keysPerAccountMax) {
             return Effect.fail(new InvalidRequest({ malformed: false, issues: [{ loc: ["body"], msg: `an account may have ${limits.keysPerAccountMax} keys; revoke one first` }] }))
           }
-          const row = keyRow(wanted, key, nowMs)
+          const row = keyRow(wanted, made, nowMs)
           const created: CreatedApiKey = {
-            id: row.id, name: row.name, key, prefix: row.prefix, scopes: row.scopes,
+            id: row.id, name: row.name, key: made.key, prefix: row.prefix, scopes: row.scopes,
             expiresAt: row.expiresAtMs === undefined ? undefined : new Date(row.expiresAtMs), createdAt: new Date(nowMs)
           }
           return accounts.commit(account, {
@@ -107,12 +125,13 @@ export class ApiKeys extends Context.Service<ApiKeys, {
   }))
 }
 
-const keyRow = (wanted: NewApiKey, key: string, nowMs: number): KeyRow => ({
+const keyRow = (wanted: NewApiKey, { key, prefix }: MadeKey, nowMs: number): KeyRow => ({
   id: newId(),
   dialect: wanted.dialect,
   name: wanted.name,
   hash: hashOfKey(key),
-  prefix: key.slice(0, (keyPrefixes.get(wanted.dialect)?.length ?? 0) + 6),
+  prefix,
+  walletAddress: wanted.walletAddress,
   scopes: wanted.scopes,
   rateLimit: wanted.rateLimit,
   expiresAtMs: wanted.expiresInDays === undefined ? undefined : nowMs + wanted.expiresInDays * dayMs,

@@ -23,20 +23,20 @@ import { Tokens } from "./Tokens.ts"
 
 export const hashOfKey = (key: string): Buffer => createHash("sha256").update(key).digest()
 
-/** How an API key of each dialect begins. */
-export const keyPrefixes: ReadonlyMap<string, string> = new Map([["autx", "autx_live_"]])
+/** How an API key of autx begins. */
+export const autxPrefix = "autx_live_"
 
 const longestCredential = 4_096
 
-const isKey = (token: string): boolean => {
-  for (const prefix of keyPrefixes.values()) if (token.startsWith(prefix)) return true
-  return false
-}
+/** A key of acf is `key_id:secret`; a signed token has no colon. */
+const isKey = (token: string): boolean => token.startsWith(autxPrefix) || token.includes(":")
 
 export class Credentials extends Context.Service<Credentials, {
   /** The caller of an `Authorization` header that was proved before. */
   readonly known: (authorization: string) => Caller | undefined
   readonly prove: (authorization: string) => Effect.Effect<Caller, Unauthenticated | StoreUnavailable | Overloaded>
+  /** Forgets a credential that turned out to be no good any more, so that it is looked up again. */
+  readonly forget: (authorization: string) => void
   /** The agent behind a token that it was called with in a chat. Not remembered: it is good for reading that chat only. */
   readonly proveAgent: (authorization: string) => Effect.Effect<Caller, Unauthenticated | StoreUnavailable>
 }>()("tollgate/kernel/identity/Credentials") {
@@ -44,7 +44,7 @@ export class Credentials extends Context.Service<Credentials, {
     const tokens = yield* Tokens
     const postgres = yield* Postgres
     const proved = new Map<string, Caller>()
-    const refused = new Map<string, number>()
+    const refused = new Map<string, { readonly ms: number; readonly reason: "invalid" | "revoked" }>()
     const underWay = new Map<string, Deferred.Deferred<Caller, Unauthenticated | StoreUnavailable>>()
     gauge("tollgate_credentials_cached", "Credentials remembered as proved", () => proved.size)
 
@@ -72,6 +72,7 @@ export class Credentials extends Context.Service<Credentials, {
 
     return Credentials.of({
       known: (authorization) => proved.get(authorization),
+      forget: (authorization) => { proved.delete(authorization) },
       proveAgent: (authorization) => Effect.suspend(() => {
         const token = bearer(authorization)
         return token === undefined ? Effect.fail(new Unauthenticated({ reason: "invalid" })) : tokens.verifyAgent(token)
@@ -80,7 +81,7 @@ export class Credentials extends Context.Service<Credentials, {
         : Effect.succeed({ accountId, dialect: undefined, kind: "agent", subjectId: agentId as string as KeyId, loginId: undefined, expiresAtMs, session }))),
       prove: (authorization) => Effect.suspend((): Effect.Effect<Caller, Unauthenticated | StoreUnavailable | Overloaded> => {
         const until = refused.get(authorization)
-        if (until !== undefined && until > Date.now()) return Effect.fail(new Unauthenticated({ reason: "invalid" }))
+        if (until !== undefined && until.ms > Date.now()) return Effect.fail(new Unauthenticated({ reason: until.reason }))
         const same = underWay.get(authorization)
         if (same !== undefined) return Deferred.await(same)
         if (underWay.size >= limits.credentialLookupsMax) return Effect.fail(new Overloaded({ what: "credential look-ups", retryAfterMs: 1_000 }))
@@ -90,9 +91,9 @@ export class Credentials extends Context.Service<Credentials, {
         return lookUp(authorization).pipe(
           Effect.map((caller) => remember(authorization, caller)),
           Effect.tapErrorTag("Unauthenticated", ({ reason }) => Effect.sync(() => {
-            if (reason !== "invalid" || authorization.length > longestCredential) return
+            if (reason !== "invalid" && reason !== "revoked" || authorization.length > longestCredential) return
             if (refused.size >= limits.refusedCredentialEntries) dropOldest(refused)
-            refused.set(authorization, Date.now() + limits.refusedCredentialTtlMs)
+            refused.set(authorization, { ms: Date.now() + limits.refusedCredentialTtlMs, reason })
           })),
           Effect.onExit((exit) => {
             underWay.delete(authorization)

@@ -1,14 +1,17 @@
 /**
- * Signed tokens, the only home of jose. Two kinds, which share nothing but the
- * algorithm (EdDSA) and the issuer (`PUBLIC_URL`):
+ * Signed tokens, the only home of jose. Three kinds, of which no verifier takes
+ * another's; the algorithm (EdDSA) and the issuer (`PUBLIC_URL`) are the same:
  *
  * - the access token of a login (`typ: at+jwt`, `aud: tollgate`, 15 minutes),
  *   signed by login keys, which are published nowhere;
+ * - the session of a page that an API key opened (`typ: page+jwt`, `aud: pages`, 8
+ *   hours), signed by the same keys. It names the key, and is good for as long as
+ *   whoever verifies it finds that key good;
  * - the token forwarded to an agent (`typ: agent+jwt`, `aud`: its endpoint, 2
  *   minutes), signed by agent keys, which are what `jwks` publishes.
  *
- * Guarantee: each verifier demands its own key ring, algorithm, type and issuer,
- * so a forwarded token is no login and a login is no forwarded token. The
+ * Guarantee: each verifier demands its own key ring, algorithm, type, audience and
+ * issuer, so a forwarded token is no login and a login is no forwarded token. The
  * algorithm is ours, never the token's. A store that is away is never told as a
  * bad token. `expired` is said only of a token that was good.
  *
@@ -23,7 +26,7 @@ import { Clock, Context, Deferred, Effect, Layer, Option, Schema } from "effect"
 import { SignJWT, decodeProtectedHeader, errors, jwtVerify } from "jose"
 import { Config, limits } from "../../config.ts"
 import { type NotConfigured, type StoreUnavailable, Unauthenticated } from "../../domain/errors.ts"
-import type { AccountId, AgentId, UserId, LoginId } from "../../domain/ids.ts"
+import type { AccountId, AgentId, KeyId, UserId, LoginId } from "../../domain/ids.ts"
 import type { Postgres } from "../../store/Postgres.ts"
 import type { SigningPurpose } from "../../store/SigningKeyStore.ts"
 import { newId } from "../Ids.ts"
@@ -31,9 +34,11 @@ import type { Secrets } from "./Secrets.ts"
 import { type SigningKeys, makeSigningKeys } from "./SigningKeys.ts"
 
 export const accessTokenTtlMs = 15 * 60_000
+export const pageSessionTtlMs = 8 * 3_600_000
 
 const algorithm = "EdDSA"
 const audience = "tollgate"
+const pageAudience = "pages"
 
 export interface AccessTokenOf {
   readonly userId: UserId
@@ -47,6 +52,11 @@ export interface Access {
   readonly loginId: LoginId
   readonly expiresAtMs: number
 }
+export interface PageSession {
+  readonly accountId: AccountId
+  readonly keyId: KeyId
+  readonly expiresAtMs: number
+}
 export interface Forwarded {
   readonly accountId: AccountId
   readonly agentId: AgentId
@@ -56,6 +66,7 @@ export interface Forwarded {
 }
 
 const AccessClaims = Schema.Struct({ sub: Schema.String, account: Schema.String, login: Schema.String, exp: Schema.Int })
+const PageClaims = Schema.Struct({ sub: Schema.String, account: Schema.String, exp: Schema.Int })
 const AgentClaims = Schema.Struct({ sub: Schema.String, agent: Schema.String, aud: Schema.String, session: Schema.optionalKey(Schema.String), exp: Schema.Int })
 
 interface Minted {
@@ -67,6 +78,9 @@ interface Minted {
 export class Tokens extends Context.Service<Tokens, {
   readonly accessToken: (of: AccessTokenOf) => Effect.Effect<{ readonly token: string; readonly expiresAtMs: number }, NotConfigured>
   readonly verifyAccess: (token: string) => Effect.Effect<Access, Unauthenticated | StoreUnavailable>
+  readonly pageSession: (of: Pick<PageSession, "accountId" | "keyId">) => Effect.Effect<string, NotConfigured>
+  /** Says nothing about the key, which may have ended since. */
+  readonly verifyPageSession: (token: string) => Effect.Effect<PageSession, Unauthenticated | StoreUnavailable>
   /** A token minted in the last minute for exactly this call. */
   readonly agentTokenNow: (accountId: AccountId, agentId: AgentId, endpointUrl: string, session: string | undefined, nowMs: number) => { readonly token: string; readonly reusedUntilMs: number } | undefined
   readonly agentToken: (accountId: AccountId, agent: { readonly id: AgentId; readonly endpointUrl: string }, session?: string) => Effect.Effect<string, NotConfigured>
@@ -88,6 +102,11 @@ export class Tokens extends Context.Service<Tokens, {
       verifyAccess: Effect.fnUntraced(function*(token) {
         const claims = yield* verify("login", "at+jwt", audience, AccessClaims, token)
         return { userId: claims.sub as UserId, accountId: claims.account as AccountId, loginId: claims.login as LoginId, expiresAtMs: claims.exp * 1000 }
+      }),
+      pageSession: ({ accountId, keyId }) => sign("login", "page+jwt", pageSessionTtlMs, { sub: keyId, aud: pageAudience, account: accountId }).pipe(Effect.map(({ token }) => token)),
+      verifyPageSession: Effect.fnUntraced(function*(token) {
+        const claims = yield* verify("login", "page+jwt", pageAudience, PageClaims, token)
+        return { accountId: claims.account as AccountId, keyId: claims.sub as KeyId, expiresAtMs: claims.exp * 1000 }
       }),
       ...makeAgentTokens(sign),
       verifyAgent: Effect.fnUntraced(function*(token) {

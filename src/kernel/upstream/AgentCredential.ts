@@ -1,8 +1,8 @@
 /**
  * What an agent is shown to know the gateway by, according to its `auth_tier`:
  * a signed token that names the caller's account (`jwt_default`), or the key of
- * the agent's provider that its owner has deposited (`buyer_key`). The caller's
- * own credential never leaves the gateway.
+ * the agent's provider that its owner has deposited (`buyer_key`), or nothing
+ * (`none`). The caller's own credential never leaves the gateway.
  */
 import { Context, Effect, Layer } from "effect"
 import type { Agent } from "../../domain/agent.ts"
@@ -29,7 +29,7 @@ export class AgentCredential extends Context.Service<AgentCredential, {
     const latest = new WeakMap<Caller, { readonly agent: Agent; readonly untilMs: number; readonly headers: ReadonlyArray<Header> }>()
     return AgentCredential.of({
       now: (agent, caller, nowMs) => {
-        if (agent.authTier !== "jwt_default") return agent.providerKey === undefined ? none : undefined
+        if (agent.authTier !== "jwt_default") return agent.authTier === "none" || agent.providerKey === undefined ? none : undefined
         const last = latest.get(caller)
         if (last !== undefined && last.agent === agent && nowMs < last.untilMs) return last.headers
         const known = tokens.agentTokenNow(caller.accountId, agent.id, agent.endpointUrl, undefined, nowMs)
@@ -40,7 +40,7 @@ export class AgentCredential extends Context.Service<AgentCredential, {
       },
       get: (agent, accountId, session) => {
         if (agent.authTier === "jwt_default") return tokens.agentToken(accountId, agent, session).pipe(Effect.map((token) => [bearer(token)]))
-        if (agent.providerKey === undefined) return Effect.succeed(none)
+        if (agent.authTier === "none" || agent.providerKey === undefined) return Effect.succeed(none)
         return secrets.open(providerKeyPurpose, agent.id, agent.providerKey).pipe(Effect.map((key) => {
           const text = key.toString("utf8")
           return [agent.provider === "anthropic" ? ["x-api-key", text] as const : bearer(text)]

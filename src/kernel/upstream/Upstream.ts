@@ -42,6 +42,10 @@ export interface UpstreamCall {
   readonly agent: string
   readonly ownerId: string
   readonly target: UpstreamTarget
+  /** Goes behind the target's path, as it was written; "": nothing. */
+  readonly tail?: string | undefined
+  /** Silence that is waited for, before the answer and in it, when it is less than the limits say. */
+  readonly silenceMs?: number | undefined
   /** The caller's query without `?`, or "". Added to the target's own. */
   readonly query: string
   readonly method: string

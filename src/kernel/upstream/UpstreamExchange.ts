@@ -37,9 +37,20 @@ const forbiddenRetryAfterMs = 60_000
 const unsafeInQuery = /[^\x21\x22\x24-\x7e]+/g
 const percentEncoded = (text: string): string => Array.from(Buffer.from(text), (byte) => `%${byte.toString(16).padStart(2, "0")}`).join("")
 
-const pathOf = ({ target, query }: UpstreamCall): string => {
-  if (query === "") return target.path
-  return target.path + (target.path.includes("?") ? "&" : "?") + query.replace(unsafeInQuery, percentEncoded)
+/** Everything that a path may not hold as it is: `?` would end it. */
+const unsafeInPath = /[^\x21\x22\x24-\x3e\x40-\x7e]+/g
+
+/** The target's path with the tail behind it: one slash between them, the target's own query at the end. */
+const joined = (path: string, tail: string): string => {
+  const end = path.indexOf("?")
+  const base = (end === -1 ? path : path.slice(0, end)).replace(/\/$/, "")
+  return `${base}/${tail.replace(unsafeInPath, percentEncoded)}${end === -1 ? "" : path.slice(end)}`
+}
+
+const pathOf = ({ target, tail, query }: UpstreamCall): string => {
+  const path = tail === undefined || tail === "" ? target.path : joined(target.path, tail)
+  if (query === "") return path
+  return path + (path.includes("?") ? "&" : "?") + query.replace(unsafeInQuery, percentEncoded)
 }
 
 export class UpstreamExchange implements Exchange, TransportHandler {
@@ -114,6 +125,11 @@ export class UpstreamExchange implements Exchange, TransportHandler {
     this.failed({ reason: "unreachable", agentAtFault: false })
   }
 
+  #silence(ms: number): number {
+    const { silenceMs } = this.#call
+    return silenceMs === undefined || silenceMs > ms ? ms : silenceMs
+  }
+
   // The caller's side.
 
   resume(): void {
@@ -133,13 +149,13 @@ export class UpstreamExchange implements Exchange, TransportHandler {
 
   uploadWaits(waits: boolean): void {
     if (this.#answered) return
-    if (waits) this.#within(this.#lanes.limits.idleMs)
+    if (waits) this.#within(this.#silence(this.#lanes.limits.idleMs))
     else this.deadlineMs = this.#beganMs + this.#lanes.limits.totalMs
   }
 
   sent(): void {
     this.#sent = true
-    if (!this.#answered) this.#within(this.#lanes.limits.firstByteMs)
+    if (!this.#answered) this.#within(this.#silence(this.#lanes.limits.firstByteMs))
   }
 
   head(status: number, fields: ReadonlyArray<string>, contentLength: number | undefined): void {
@@ -151,7 +167,7 @@ export class UpstreamExchange implements Exchange, TransportHandler {
       succeeded(this.lane.breaker, "probe", nowMs)
       this.#admitted = "pass"
     }
-    this.#within(this.#lanes.limits.idleMs)
+    this.#within(this.#silence(this.#lanes.limits.idleMs))
     try {
       this.#handler.head(status, this.#call.answer.apply(fields), status === 204 || status === 304 ? 0 : contentLength)
     } catch (cause) {
@@ -162,7 +178,7 @@ export class UpstreamExchange implements Exchange, TransportHandler {
   data(chunk: Uint8Array): void {
     if (this.#phase === "done") return
     if (this.#held !== undefined) return void this.#held.push(chunk)
-    this.#within(this.#lanes.limits.idleMs)
+    this.#within(this.#silence(this.#lanes.limits.idleMs))
     try {
       if (this.#handler.chunk(chunk) || this.#isDone()) return
     } catch (cause) {
@@ -208,7 +224,7 @@ export class UpstreamExchange implements Exchange, TransportHandler {
     for (const chunk of held) this.data(chunk)
     if (this.#isDone() || this.#held !== undefined) return
     if (this.#complete) return this.end()
-    this.#within(this.#lanes.limits.idleMs)
+    this.#within(this.#silence(this.#lanes.limits.idleMs))
     this.#connection?.resume()
   }
 

@@ -1,6 +1,8 @@
 /** Examples of registration, logins, letters and passwords. */
 import { randomUUID } from "node:crypto"
+import { expect } from "vitest"
 import type { Examples, Request } from "../Example.ts"
+import { owner } from "../../support/acf.ts"
 import type { Person, World } from "../../support/World.ts"
 
 const user = { id: "<id>", email: "<email>", email_verified: true, created_at: "<time>" }
@@ -96,5 +98,33 @@ export const auth: Examples = {
       answer: undefined
     },
     refusals: {}
+  },
+  "autx.account.links.create": {
+    success: {
+      request: async (world) => ({ body: { dialect: "acf", key: (await owner(world)).token } }),
+      answer: { dialect: "acf", owner_id: "owner-<id>", balance_usd: "0.00" }
+    },
+    refusals: {
+      RuleBroken: {
+        request: async (world) => ({ body: { dialect: "autx", key: (await owner(world)).token } }),
+        status: 422, answer: { detail: "body.dialect: must be one of acf", errors: [{ loc: ["body", "dialect"], msg: "must be one of acf" }] }
+      },
+      Unauthenticated: { request: () => ({ body: { dialect: "acf", key: "acf_0000000000000000:sec_wrong" } }), status: 401, answer: { detail: "The credential is not valid" } },
+      AlreadyExists: {
+        request: async (world, { accessToken: token }) => {
+          await world.call("POST", "/v1/account/links", { token, body: { dialect: "acf", key: (await owner(world)).token } })
+          return { body: { dialect: "acf", key: (await owner(world)).token } }
+        },
+        status: 409, answer: expect.objectContaining({ detail: expect.stringMatching(/link/) })
+      },
+      TooManyAttempts: {
+        request: async (world, { accessToken: token }) => {
+          const wrong = { token, body: { dialect: "acf", key: "acf_0000000000000000:sec_wrong" }, headers: from("192.0.2.5") }
+          for (let i = 0; i < 5; i++) await world.call("POST", "/v1/account/links", wrong)
+          return wrong
+        },
+        status: 429, answer: tooMany
+      }
+    }
   }
 }

@@ -1,5 +1,6 @@
 /** Examples of what costs or moves money: proxy calls, orders, credits. */
-import { type Examples, type Request, settledOrder } from "../Example.ts"
+import { settledOrder } from "../Autx.ts"
+import type { Examples, Request } from "../Example.ts"
 import { formOf } from "../../support/Form.ts"
 import type { Person, World } from "../../support/World.ts"
 

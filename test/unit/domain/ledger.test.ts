@@ -15,7 +15,7 @@ const accountOf = (available: bigint, budget: Budget): Account => {
   const subject: Subject = { id: keyId, kind: "key", scopes: undefined, revoked: false, expiresAtMs: Infinity, limit: 60, window: makeRateWindow(), budgets: [budget], held: 0n }
   return {
     id: "account" as AccountId, token: 1n as Token, suspended: false, emailVerified: true, available, reserved: 0n, held: 0n,
-    holds: new Map(), orders: new Map(), subjects: new Map([[keyId, subject]])
+    holds: new Map(), calls: new Map(), orders: new Map(), subjects: new Map([[keyId, subject]])
   }
 }
 const holdOf = (amount: bigint, nowMs: number): Hold => ({

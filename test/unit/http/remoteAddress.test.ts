@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest"
-import { addressText, trustProxies } from "../../../src/http/remoteAddress.ts"
+import { addressText, trustProxies } from "../../../src/http/address/remoteAddress.ts"
 
 describe("a peer's address", () => {
   it.each([

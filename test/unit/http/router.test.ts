@@ -29,7 +29,7 @@ const found: ReadonlyArray<readonly [request: string, target: string, params: Re
   ["GET /agents/__proto__", "GET /agents/{id}", { id: "__proto__" }],
   ["GET /agents/new/keys", "GET /agents/new/keys", {}],
   ["GET /agents/new/keys/7", "GET /agents/{id}/keys/{key}", { id: "new", key: "7" }],
-  ["GET /files/a/b%20c/d", "GET /files/{path*}", { path: "a/b c/d" }],
+  ["GET /files/a/b%20c/d", "GET /files/{path*}", { path: "a/b%20c/d" }],
   ["PUT /raw/x/y", "PUT /raw/*", { "*": "x/y" }],
   ["POST /v1/proxy/%E2%82%AC", "POST /v1/proxy/{agent}", { agent: "€" }]
 ]

@@ -9,7 +9,8 @@ const id = "0197a1b2-0000-7000-8000-000000000001" as string as AgentId
 /** A row of `agents` as the database answers it. */
 const row = (version: bigint, suspended = false) => ({
   id, owner_id: "owner", dialect: "autx", ticker: "TICK", name: "Tick", description: "", category: "", endpoint_url: "http://127.0.0.1:9/", price: 1n,
-  free_tier_calls: 0, auth_tier: "jwt_default", status: "active", suspended, manifest: null, provider: null, provider_key: null, version, created_at: new Date(0), calls: null, cost: null
+  free_tier_calls: 0, auth_tier: "jwt_default", status: "active", suspended, manifest: null, provider: null, provider_key: null, version, created_at: new Date(0), updated_at: new Date(0),
+  tags: [], payment_method: "credits", provider_since: null, calls: null, cost: null
 })
 
 /** The actors, and the queries that wait for the test to answer them. */

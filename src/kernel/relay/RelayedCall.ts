@@ -1,7 +1,7 @@
 /**
  * One relayed call, from the caller's head to the last byte of the answer.
  *
- *   agent ─▶ body ─▶ credential, hold ─▶ forwarding ─▶ answering ─▶ done
+ *   agent ─▶ body ─▶ credential, bill agreed ─▶ forwarding ─▶ answering ─▶ done
  *
  * Guarantee. A paid call is charged once, when the agent has answered below 500,
  * and its answer's head leaves only when the charge is durable. An answer of at
@@ -11,59 +11,57 @@
  *
  * Failure cases. Commit refused: 503, nothing charged. Outcome unknown: 503;
  * with an idempotency key a retry learns what happened. The caller goes away
- * after the capture was submitted: the charge stands, the agent did answer.
+ * after the charge was submitted: it stands, the agent did answer.
+ *
+ * What the call costs, and its rows, are `CallBill`'s.
  */
 import { createHash } from "node:crypto"
 import { Effect } from "effect"
-import { limits } from "../config.ts"
-import type { Account } from "../domain/account.ts"
-import { type Agent, isCallable, proxyPrice, splitOf } from "../domain/agent.ts"
-import type { Credits } from "../domain/credits.ts"
-import { AgentPaused, type AgentUnavailable, type GatewayError, HoldLost, NotCommitted, OutcomeUnknown, StoreUnavailable } from "../domain/errors.ts"
-import type { HoldId } from "../domain/ids.ts"
-import { type Outcome, type Refusal, decide, isRefusal, spendable } from "../domain/ledger.ts"
-import type { CommitOutcome, UsageRow } from "../store/Commit.ts"
-import type { UsageBuffer } from "../store/UsageBuffer.ts"
-import { metrics } from "../telemetry/Metrics.ts"
-import type { Accounts } from "./AccountActor.ts"
-import type { Agents } from "./AgentActor.ts"
-import { attempt } from "./attempt.ts"
-import type { AgentCredential } from "./upstream/AgentCredential.ts"
-import type { Caller } from "./Caller.ts"
-import { newId } from "./Ids.ts"
-import { type Idempotency, type IdempotentCall, idempotencyRows, refuseIdempotencyKey } from "./Idempotency.ts"
+import { limits } from "../../config.ts"
+import { type Agent, isCallable } from "../../domain/agent.ts"
+import { AgentPaused, type AgentUnavailable, type GatewayError, StoreUnavailable } from "../../domain/errors.ts"
+import { type Billing, proxyTerms } from "../../domain/terms.ts"
+import type { Agents } from "../AgentActor.ts"
+import { attempt } from "../attempt.ts"
+import type { Caller } from "../Caller.ts"
+import { type Idempotency, type IdempotentCall, idempotencyRows, refuseIdempotencyKey } from "../Idempotency.ts"
+import type { Downstream, Header, RelayDress } from "../Relay.ts"
+import type { AgentCredential } from "../upstream/AgentCredential.ts"
+import { targetOf } from "../upstream/agentTarget.ts"
+import { requestHeaders } from "../upstream/hopByHop.ts"
+import type { Exchange, Upstream, UpstreamHandler } from "../upstream/Upstream.ts"
+import { UpstreamBody } from "../upstream/UpstreamBody.ts"
+import { type BillParts, CallBill } from "./CallBill.ts"
 import { KeptBytes } from "./KeptBytes.ts"
-import type { Ledger } from "./Ledger.ts"
-import type { Downstream, Header, RelayDress, RelayFacts } from "./Relay.ts"
-import type { Exchange, Upstream, UpstreamHandler } from "./upstream/Upstream.ts"
-import { UpstreamBody } from "./upstream/UpstreamBody.ts"
-import { targetOf } from "./upstream/agentTarget.ts"
-import { requestHeaders } from "./upstream/hopByHop.ts"
 
-export interface RelayParts {
-  readonly accounts: Accounts["Service"]
+export interface RelayParts extends BillParts {
   readonly agents: Agents["Service"]
   readonly credential: AgentCredential["Service"]
   readonly idempotency: Idempotency["Service"]
-  readonly ledger: Ledger["Service"]
   readonly upstream: Upstream["Service"]
-  readonly usage: UsageBuffer["Service"]
-  readonly billing: "free" | "paid"
+  readonly billing: Billing
 }
-
-type Bill = NonNullable<RelayFacts["bill"]>
 
 /** Caller gone before the answer was complete: nginx's status, which no server sends. */
 const callerGone = 499
 
+/** What a call counts as whose agent gave no usable answer; `undefined`: it was never sent, and is no call. A caller's own fault is not its agent's. */
+const statusOf = (error: GatewayError): number | undefined => {
+  if (error._tag === "BodyTooLarge") return 413
+  if (error._tag === "BodyTimeout") return 408
+  if (error._tag !== "AgentUnavailable") return 503
+  if (error.reason === "timeout") return 504
+  return error.reason === "unreachable" || error.reason === "broken_answer" ? 502 : undefined
+}
+
 export class RelayedCall implements UpstreamHandler {
   readonly #parts: RelayParts
   readonly #caller: Caller
+  readonly #tail: string
   readonly #dress: RelayDress
   readonly #downstream: Downstream
   #agent!: Agent
-  #price: Credits = 0n
-  #holdId: HoldId | undefined
+  #bill!: CallBill
   #idempotency: Pick<IdempotentCall, "key" | "fingerprint"> | undefined
   #exchange: Exchange | undefined
   #status = 0
@@ -78,9 +76,10 @@ export class RelayedCall implements UpstreamHandler {
   #callerGone = false
   #phase: "deciding" | "forwarding" | "charging" | "answering" | "done" = "deciding"
 
-  constructor(parts: RelayParts, caller: Caller, dress: RelayDress, downstream: Downstream) {
+  constructor(parts: RelayParts, caller: Caller, dress: RelayDress, downstream: Downstream, tail: string) {
     this.#parts = parts
     this.#caller = caller
+    this.#tail = tail
     this.#dress = dress
     this.#downstream = downstream
   }
@@ -101,10 +100,10 @@ export class RelayedCall implements UpstreamHandler {
   #meet(agent: Agent): void {
     if (this.#phase !== "deciding") return
     if (!isCallable(agent)) return this.#refuse(new AgentPaused({ agent: agent.ticker }))
+    const { headers, contentLength, receivedAtMs } = this.#downstream.request
     this.#agent = agent
-    this.#price = proxyPrice(agent, this.#caller.accountId, this.#parts.billing)
-    if (this.#price > 0n && !this.#parts.accounts.writable()) return this.#refuse(new StoreUnavailable({ retryAfterMs: 1_000 }))
-    const { headers, contentLength } = this.#downstream.request
+    this.#bill = new CallBill(this.#parts, this.#caller, agent, proxyTerms(agent, this.#caller.accountId, this.#parts.billing), receivedAtMs)
+    if (this.#bill.isCharged && !this.#parts.accounts.writable()) return this.#refuse(new StoreUnavailable({ retryAfterMs: 1_000 }))
     let chunked = false
     let key: string | undefined
     for (const [name, value] of headers) {
@@ -113,7 +112,7 @@ export class RelayedCall implements UpstreamHandler {
     }
     const bytesMax = Math.min(limits.relayBodyBytesMax, agent.manifest?.input?.max_size_bytes ?? Infinity)
     const failed = (error: GatewayError) => this.#refuse(error)
-    if (key !== undefined && this.#price > 0n) {
+    if (key !== undefined && this.#bill.isCharged) {
       const refusal = refuseIdempotencyKey(key)
       if (refusal !== undefined) return this.#refuse(refusal)
       const idempotencyKey = key
@@ -125,8 +124,9 @@ export class RelayedCall implements UpstreamHandler {
 
   /** A paid call with an idempotency key: only the first goes on. */
   #once(key: string, body: Uint8Array): void {
+    const { method, query } = this.#downstream.request
     const fingerprint = createHash("sha256")
-      .update(`relay\n${this.#agent.id}\n${this.#downstream.request.method}\n${this.#downstream.request.query}\n`).update(body).digest("hex")
+      .update(`relay\n${this.#agent.id}\n${method}\n${this.#tail === "" ? "" : `${this.#tail}\n`}${query}\n`).update(body).digest("hex")
     const call = { key, fingerprint }
     this.#run(this.#parts.idempotency.begin(this.#caller, call), (stored) => {
       if (stored !== undefined) {
@@ -140,62 +140,33 @@ export class RelayedCall implements UpstreamHandler {
     })
   }
 
-  /** Gets the credential and the hold, at once if possible, and forwards. `body` undefined: it streams. */
+  /** Gets the credential and agrees on the bill, at once if possible, and forwards. `body` undefined: it streams. */
   #prepare(body: Uint8Array | undefined, bytesMax = 0): void {
     if (this.#phase !== "deciding") return
     const nowMs = Date.now()
     const credential = this.#parts.credential.now(this.#agent, this.#caller, nowMs)
     if (credential !== undefined) {
-      const held = this.#price === 0n ? true : this.#holdNow(nowMs)
-      if (held === true) return this.#forward(credential, body, bytesMax)
-      if (held !== undefined) return this.#refuse(held)
+      const agreed = this.#bill.agreeNow(nowMs)
+      if (agreed === true) return this.#forward(credential, body, bytesMax)
+      if (agreed !== undefined) return this.#refuse(agreed)
     }
     const prepared = Effect.gen({ self: this }, function*() {
       const credential = yield* this.#parts.credential.get(this.#agent, this.#caller.accountId)
-      if (this.#price > 0n) yield* this.#holdLater()
+      yield* this.#bill.agreeLater()
       return credential
     })
     this.#run(prepared, (headers) => {
-      if (this.#phase === "deciding") this.#forward(headers, body, bytesMax)
-      else this.#release()
+      if (this.#phase === "deciding") return this.#forward(headers, body, bytesMax)
+      this.#bill.neverSent()
+      this.#bill.release()
     })
-  }
-
-  /** True when held; `undefined` when that needs waiting. */
-  #holdNow(nowMs: number): true | Refusal | undefined {
-    const account = this.#parts.accounts.resident(this.#caller.accountId, nowMs)
-    if (account === undefined) return undefined
-    const outcome = this.#hold(account, nowMs)
-    if (!isRefusal(outcome)) return true
-    // Posted earnings may still cover it.
-    return outcome._tag === "InsufficientCredits" ? undefined : outcome
-  }
-
-  #holdLater(): Effect.Effect<void, GatewayError> {
-    return this.#parts.ledger.withEarnings(this.#caller.accountId, this.#parts.accounts.act(this.#caller.accountId, (account, nowMs): Effect.Effect<void, GatewayError> => {
-      const outcome = this.#hold(account, nowMs)
-      return isRefusal(outcome) ? Effect.fail(outcome) : Effect.void
-    }))
-  }
-
-  #hold(account: Account, nowMs: number): Outcome {
-    if (this.#holdId !== undefined) this.#release()
-    const id = newId<HoldId>()
-    const outcome = decide(account, {
-      _tag: "Hold",
-      hold: {
-        id, subjectId: this.#caller.subjectId, amount: this.#price, call: "proxy", agentId: this.#agent.id, agent: this.#agent.ticker,
-        createdAtMs: nowMs, expiresAtMs: nowMs + limits.proxyHoldMs
-      }
-    }, nowMs)
-    if (!isRefusal(outcome)) this.#holdId = id
-    return outcome
   }
 
   #forward(credential: ReadonlyArray<Header>, body: Uint8Array | undefined, bytesMax: number): void {
     const { request } = this.#downstream
     const agent = this.#agent
     this.#phase = "forwarding"
+    this.#bill.forwarded()
     let own: ReadonlyArray<Header> = [...this.#dress.requestHeaders(request), ...credential]
     let sent: Uint8Array | UpstreamBody | null = body ?? null
     if (body !== undefined && body.byteLength === 0) {
@@ -205,8 +176,8 @@ export class RelayedCall implements UpstreamHandler {
     }
     if (body === undefined) sent = this.#upload(bytesMax)
     this.#exchange = this.#parts.upstream.send({
-      agentId: agent.id, agent: agent.ticker, ownerId: agent.ownerId, target: targetOf(agent), query: request.query, method: request.method,
-      headers: requestHeaders(request.headers, own, this.#dress.reservedPrefix), body: sent, answer: this.#dress.answer
+      agentId: agent.id, agent: agent.ticker, ownerId: agent.ownerId, target: targetOf(agent), tail: this.#tail, query: request.query, method: request.method,
+      headers: requestHeaders(request.headers, own, this.#dress.reservedPrefix), body: sent, answer: this.#dress.answer, silenceMs: this.#dress.silenceMs
     }, this)
   }
 
@@ -226,16 +197,20 @@ export class RelayedCall implements UpstreamHandler {
   head(status: number, headers: ReadonlyArray<Header>, contentLength: number | undefined): void {
     if (this.#phase !== "forwarding") return
     this.#status = status
-    this.#headers = headers
+    this.#headers = this.#dress.passes === undefined ? headers : headers.filter(this.#dress.passes)
     this.#length = contentLength
     this.#phase = "answering"
-    const charged = this.#price > 0n && status < 500
-    if (!charged && this.#price > 0n) this.#release()
+    const charged = this.#isToBeCharged
+    if (!charged) this.#bill.release()
     // One that must be repeatable is kept too while it may still turn out to be small. A head alone is no answer to be charged for.
     const isSmall = contentLength === undefined ? charged && this.#idempotency !== undefined : contentLength <= limits.copyOnceBytesMax
     this.#keepBytesMax = isSmall ? limits.copyOnceBytesMax : 0
     this.#keeps = isSmall || charged
-    if (!this.#keeps) this.#beginStream(undefined)
+    if (!this.#keeps) this.#beginStream()
+  }
+
+  get #isToBeCharged(): boolean {
+    return this.#bill.isCharged && this.#status < 500
   }
 
   chunk(bytes: Uint8Array): boolean {
@@ -243,7 +218,7 @@ export class RelayedCall implements UpstreamHandler {
       this.#kept.add(bytes)
       if (!this.#keeps || this.#kept.size <= this.#keepBytesMax) return this.#keeps
       this.#keeps = false
-      this.#charge((bill) => this.#beginStream(bill))
+      this.#charge(() => this.#beginStream())
       return false
     }
     return this.#phase === "answering" ? this.#downstream.write(bytes) : true
@@ -253,8 +228,8 @@ export class RelayedCall implements UpstreamHandler {
     this.#ended = true
     if (this.#phase === "charging" || this.#phase === "done") return
     if (!this.#keeps) return this.#endStream()
-    if (this.#price > 0n && this.#status < 500) return this.#charge((bill) => this.#reply(bill))
-    this.#reply(undefined)
+    if (this.#isToBeCharged) return this.#charge(() => this.#reply())
+    this.#reply()
   }
 
   failed(error: AgentUnavailable): void {
@@ -270,61 +245,34 @@ export class RelayedCall implements UpstreamHandler {
     if (this.#finish()) this.#downstream.fail(error)
   }
 
-  /** Captures the hold and waits until that is durable. */
-  #charge(next: (bill: Bill) => void): void {
+  /** Waits until the charge is durable. */
+  #charge(next: () => void): void {
     this.#phase = "charging"
-    const nowMs = Date.now()
-    const account = this.#parts.accounts.resident(this.#caller.accountId, nowMs)
-    if (account !== undefined) return this.#capture(account, nowMs, next)
-    this.#run(this.#parts.accounts.ask(this.#caller.accountId, (account, atMs) => this.#capture(account, atMs, next)), () => {})
-  }
-
-  #capture(account: Account, nowMs: number, next: (bill: Bill) => void): void {
-    const holdId = this.#holdId
-    const outcome: Outcome = holdId === undefined ? new HoldLost({ retryAfterMs: 1_000 })
-      : decide(account, { _tag: "Capture", holdId, amount: this.#price, earnerId: this.#agent.ownerId, split: splitOf(this.#agent) }, nowMs)
-    if (isRefusal(outcome)) {
-      metrics.callsLostToCrash.inc()
-      return this.#refuse(outcome)
-    }
-    this.#holdId = undefined
-    const transaction = outcome.transaction!
-    const bill: Bill = { cost: this.#price, balance: spendable(account), transactionId: transaction.id }
-    const idempotency = this.#idempotency === undefined ? [] : idempotencyRows({ ...this.#idempotency, answer: () => this.#storable(bill) }, transaction.id, undefined, nowMs)
-    this.#parts.accounts.submit(account, {
-      transactions: [transaction],
-      budgets: outcome.budgets,
-      usage: [this.#usage(transaction.id, this.#status, this.#price)],
-      idempotency
-    }, outcome, (committed) => this.#committed(committed, bill, next))
-  }
-
-  #committed(outcome: CommitOutcome, bill: Bill, next: (bill: Bill) => void): void {
-    if (outcome._tag === "committed") {
+    const idempotency = this.#idempotency
+    this.#bill.charge(this.#status, (resultId, nowMs) => idempotency === undefined ? [] : idempotencyRows({ ...idempotency, answer: () => this.#storable() }, resultId, undefined, nowMs), (error) => {
+      if (error !== undefined) return this.#refuse(error)
       if (this.#callerGone) return void this.#finish()
       this.#phase = "answering"
-      return next(bill)
-    }
-    if (outcome._tag !== "unknown") metrics.callsLostToCrash.inc()
-    this.#refuse(outcome._tag === "unknown" ? new OutcomeUnknown({ retryAfterMs: 5_000 }) : new NotCommitted({ retryAfterMs: 1_000 }))
+      next()
+    })
   }
 
   /** What a replay repeats: a complete answer only. */
-  #storable(bill: Bill) {
+  #storable() {
     if (!this.#keeps) return undefined
-    return { status: this.#status, headers: this.#answerHeaders(bill), body: this.#kept.bytes() }
+    return { status: this.#status, headers: this.#answerHeaders(), body: this.#kept.bytes() }
   }
 
-  #reply(bill: Bill | undefined): void {
+  #reply(): void {
     const body = this.#kept.bytes()
-    const headers = this.#answerHeaders(bill)
-    if (bill === undefined) this.#record(this.#status)
+    const headers = this.#answerHeaders()
+    this.#recordUncharged()
     if (this.#finish()) this.#downstream.reply(this.#status, headers, body)
   }
 
-  #beginStream(bill: Bill | undefined): void {
+  #beginStream(): void {
     this.#downstream.onDrain(() => this.#exchange?.resume())
-    this.#downstream.head(this.#status, this.#answerHeaders(bill), this.#length)
+    this.#downstream.head(this.#status, this.#answerHeaders(), this.#length)
     const kept = this.#kept.take()
     let writable = true
     for (const chunk of kept) writable = this.#downstream.write(chunk)
@@ -339,10 +287,14 @@ export class RelayedCall implements UpstreamHandler {
     if (this.#finish()) this.#downstream.end()
   }
 
-  #answerHeaders(bill: Bill | undefined): ReadonlyArray<Header> {
-    const { request } = this.#downstream
-    const own = this.#dress.answerHeaders({ requestId: request.requestId, agent: this.#agent, latencyMs: Date.now() - request.receivedAtMs, bill })
+  #answerHeaders(): ReadonlyArray<Header> {
+    const own = this.#dress.answerHeaders(this.#facts())
     return this.#headers.length === 0 ? own : [...this.#headers, ...own]
+  }
+
+  #facts() {
+    const { requestId, receivedAtMs } = this.#downstream.request
+    return { requestId, agent: this.#agent, latencyMs: Date.now() - receivedAtMs, bill: this.#bill }
   }
 
   #gone(): void {
@@ -350,22 +302,30 @@ export class RelayedCall implements UpstreamHandler {
     this.#callerGone = true
     // A charge that was submitted goes on, and the call ends with its outcome.
     if (this.#phase === "charging") return
-    if (this.#phase === "forwarding" || this.#phase === "answering") this.#record(callerGone)
-    this.#release()
+    if (this.#phase === "forwarding" || this.#phase === "answering") this.#bill.record(callerGone)
+    if (this.#phase !== "done") this.#bill?.release()
     this.#finish()
   }
 
   #refuse(error: GatewayError): void {
     this.#exchange?.abort()
-    this.#release()
-    if (this.#phase !== "deciding" && this.#phase !== "done") this.#record(503)
-    if (this.#finish()) this.#downstream.fail(error)
+    const wasSent = this.#phase !== "deciding" && this.#phase !== "done"
+    const headers = wasSent ? this.#refused(error) : error._tag === "InsufficientCredits" ? this.#dress.shortHeaders?.(this.#agent, error) : undefined
+    if (this.#phase !== "done") this.#bill?.release()
+    if (this.#finish()) this.#downstream.fail(error, headers)
   }
 
-  #release(): void {
-    if (this.#holdId === undefined) return
-    this.#parts.accounts.release(this.#caller.accountId, this.#holdId)
-    this.#holdId = undefined
+  /** Records a call that was forwarded and has no usable answer; answers the headers that its refusal carries. */
+  #refused(error: GatewayError): ReadonlyArray<Header> | undefined {
+    const status = statusOf(error)
+    if (status === undefined) {
+      this.#bill.neverSent()
+      return undefined
+    }
+    const headers = this.#dress.refusalHeaders?.(this.#facts())
+    // One of unknown outcome may be in the books already.
+    if (error._tag !== "OutcomeUnknown") this.#bill.record(status)
+    return headers
   }
 
   /** True the first time. */
@@ -378,18 +338,6 @@ export class RelayedCall implements UpstreamHandler {
 
   /** A charged call's usage row is part of its commit. */
   #recordUncharged(): void {
-    if (this.#price === 0n || this.#status >= 500) this.#record(this.#status)
-  }
-
-  #record(status: number): void {
-    this.#parts.usage.add(this.#usage(newId(), status, 0n))
-  }
-
-  #usage(id: string, status: number, cost: Credits): UsageRow {
-    const nowMs = Date.now()
-    return {
-      id, accountId: this.#caller.accountId, subjectId: this.#caller.subjectId, agentId: this.#agent.id, call: "proxy",
-      status, cost, latencyMs: nowMs - this.#downstream.request.receivedAtMs, atMs: nowMs
-    }
+    if (!this.#isToBeCharged) this.#bill.record(this.#status)
   }
 }

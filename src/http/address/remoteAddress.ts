@@ -5,7 +5,7 @@
  * believed.
  */
 import { BlockList, isIP } from "node:net"
-import { BadSetting } from "../config.ts"
+import { BadSetting } from "../../config.ts"
 
 /** Text of uWS's 4 or 16 bytes; a v4 address mapped into v6 is given as v4. */
 export const addressText = (binary: ArrayBuffer): string => {
