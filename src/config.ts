@@ -244,6 +244,8 @@ export const limits = {
   usageBufferRows: 200_000,
   /** Small flushes: one of a fifth of a second keeps a core of PostgreSQL busy for 30 ms under load, and calls wait behind it. */
   usageFlushMs: 50,
+  /** How often calls are added to the roll-ups; who reads figures adds them first. */
+  usageRollUpMs: 1_000,
   /** Rows of one statement, some 1,200. */
   usagePageBytes: 256 * 1024,
   /** The rate window: 60 one-second buckets. */

@@ -170,6 +170,9 @@ const retained = `
     from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'usage'::regclass
   )`
 
+/** Calls that are not in the roll-ups yet (`usageSql.ts`). */
+const rolledUp = "id not in (select c.id from usage_pending p, unnest(p.calls) c)"
+
 /** A roll-up against what usage says, group by group. */
 const rollUpCheck = (table: string, period: "hour" | "day", subjects: string, sums: Readonly<Record<string, string>>): Check => {
   const names = Object.keys(sums)
@@ -179,7 +182,7 @@ const rollUpCheck = (table: string, period: "hour" | "day", subjects: string, su
     findings: `
       with ${retained}, recomputed as (
         select ${moment} as ${period}, ${subjects}, ${names.map((name) => `${sums[name]} as ${name}`).join(", ")}
-        from usage where created_at >= (select since from retained) group by ${period}, ${subjects}
+        from usage where created_at >= (select since from retained) and ${rolledUp} group by ${period}, ${subjects}
       ), stored as (
         select * from ${table} where ${period} >= (select since from retained)
       )
@@ -245,7 +248,7 @@ const usage: ReadonlyArray<Check> = [
     findings: `
       with ${retained}, recomputed as (
         select account_id, agent_id, count(*) as calls, sum(cost) as cost, max(created_at)::date as last_day
-        from usage where created_at >= (select since from retained) group by 1, 2
+        from usage where created_at >= (select since from retained) and ${rolledUp} group by 1, 2
       )
       select r.account_id || ' ' || r.agent_id as id, format('stored calls %s, cost %s, last %s; usage calls %s, cost %s, last %s', p.calls, p.cost, p.last_day, r.calls, r.cost, r.last_day) as detail
       from recomputed r left join usage_by_pair p using (account_id, agent_id)

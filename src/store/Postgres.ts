@@ -185,6 +185,9 @@ const isLoss = (error: unknown): boolean =>
  */
 const committerSession = { plan_cache_mode: "force_generic_plan", enable_seqscan: "off", jit: "off" }
 
+/** Pages and roll-ups are over sooner than compiling them would take. */
+const readsSession = { jit: "off" }
+
 export class Postgres extends Context.Service<Postgres, {
   readonly reads: Sql
   readonly writes: Sql
@@ -201,7 +204,7 @@ export class Postgres extends Context.Service<Postgres, {
   static readonly layer = (connection: Connection): Layer.Layer<Postgres> =>
     Layer.effect(Postgres, Effect.acquireRelease(
       Effect.sync(() => {
-        const reads = openPool(connection, { max: limits.readConnections, statementTimeoutMs: limits.readStatementTimeoutMs, name: "tollgate" })
+        const reads = openPool(connection, { max: limits.readConnections, statementTimeoutMs: limits.readStatementTimeoutMs, name: "tollgate", session: readsSession })
         const writes = openPool(connection, { max: limits.committerConnections, statementTimeoutMs: limits.commitStatementTimeoutMs, name: "tollgate-committer", session: committerSession })
         const news = connect(connection, { max: 1, statementTimeoutMs: 0, name: "tollgate-news" })
         const attempt = <A>(query: (sql: Sql) => Promise<A>) => Effect.tryPromise({

@@ -1,6 +1,6 @@
 /**
  * Usage rows of free calls: telemetry, not money. Kept in memory for at most
- * `usageFlushMs`, then inserted with their roll-ups in one statement. While
+ * `usageFlushMs`, then inserted in one statement. While
  * Postgres is away up to `usageBufferRows` are kept; more are counted as
  * dropped. A flush of unknown outcome is not repeated, so that no call is ever
  * counted twice; after one that failed nothing is sent before the database
@@ -16,10 +16,10 @@ import { log } from "../telemetry/log.ts"
 import { gauge, metrics } from "../telemetry/Metrics.ts"
 import type { UsageRow } from "./Commit.ts"
 import { usageRow } from "./batchParameters.ts"
-import { usageSql } from "./batchSql.ts"
+import { meterSql, pendingMax, rollUpSql } from "./usageSql.ts"
 import { Postgres, verdictOf } from "./Postgres.ts"
 
-const insertUsage = `with calls as materialized (select * from unnest($1::text::batch_usage[])), ${usageSql("calls").trim()} select 1`
+const insertUsage = `with calls as materialized (select * from unnest($1::text::batch_usage[])), ${meterSql("calls")} select 1`
 
 /** Rows that go in one statement. */
 class Page {
@@ -50,7 +50,7 @@ const comma = 44
 
 export class UsageBuffer extends Context.Service<UsageBuffer, {
   readonly add: (row: UsageRow) => void
-  /** Writes what is buffered now; used by a stop. */
+  /** Writes what is buffered now, and adds what was called, by whatever commit, to the roll-ups: before a stop, and before figures are read. */
   readonly flush: Effect.Effect<void>
 }>()("tollgate/store/UsageBuffer") {
   static readonly layer = Layer.effect(UsageBuffer, Effect.gen(function*() {
@@ -111,11 +111,27 @@ export class UsageBuffer extends Context.Service<UsageBuffer, {
         }
       }
     }
+    let rolling: Promise<void> | undefined
+    const rollUpOnce = async (): Promise<void> => {
+      try {
+        for (;;) {
+          const [row] = await reads.unsafe<Array<{ taken: number }>>(rollUpSql, [], { prepare: true })
+          if (row!.taken < pendingMax) return
+        }
+      } catch (error) {
+        heedReads(error)
+        log.debug({ err: error }, "calls were not rolled up, will be tried again")
+      }
+    }
+    const rollUp = (): Promise<void> => rolling ??= rollUpOnce().finally(() => { rolling = undefined })
     const flush = (): Promise<void> => flushing ??= flushOnce().finally(() => { flushing = undefined })
     yield* Effect.acquireRelease(
-      Effect.sync(() => setInterval(() => { if (rows > 0) void flush() }, limits.usageFlushMs)),
-      (timer) => Effect.sync(() => clearInterval(timer))
+      Effect.sync(() => [
+        setInterval(() => { if (rows > 0) void flush() }, limits.usageFlushMs),
+        setInterval(() => void rollUp(), limits.usageRollUpMs)
+      ]),
+      (timers) => Effect.sync(() => timers.forEach((timer) => clearInterval(timer)))
     )
-    return UsageBuffer.of({ add, flush: Effect.promise(() => flush().then(flush)) })
+    return UsageBuffer.of({ add, flush: Effect.promise(() => flush().then(flush).then(rollUp).then(rollUp)) })
   }))
 }

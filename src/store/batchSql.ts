@@ -9,7 +9,7 @@
  * statement returns the accounts that were refused.
  *
  * Lock order, the same for every committer: accounts by id, then earnings by
- * id, then roll-ups by their keys. Both updates take their rows sorted from
+ * id. Both updates take their rows sorted from
  * their side of the join. The committer's sessions scan no table in its own
  * order (`Postgres.ts`), so that every plan meets the other side sorted too, or
  * looks it up row by row.
@@ -18,71 +18,13 @@
  * a section, an array of a type of its own; the rest as one JSON array a section.
  */
 
+import { meterSql } from "./usageSql.ts"
+
 /** Sections in statement order; `accounts` is always there. */
 export const sections = ["finished", "transactions", "calls", "paidSettlements", "orders", "sessions", "turns", "closedSessions", "lateCancels", "budgets", "keys", "revoked", "agents", "idempotency", "answers", "deliveries", "audit"] as const
 export type Section = typeof sections[number]
 
 const recordset = (parameter: number, columns: string): string => `json_to_recordset($${parameter}::text::json) as r(${columns})`
-
-/**
- * Inserts usage rows from `calls` and adds them to the roll-ups: shared by the committer and the flush of free calls. Only
- * an account's first call of a day (its row was inserted, so nobody has locked it: `xmax` is 0) can be its month's first.
- */
-export const usageSql = (calls: string): string => `
-used as (
-  insert into usage (id, account_id, subject_id, agent_id, call, status, cost, recorded, latency_ms, created_at)
-  select id, account_id, subject_id, agent_id, call, status, cost, recorded, latency_ms, created_at from ${calls}
-), owed as (
-  insert into dues (usage_id, agent_id, amount, fee, recorded, called_at)
-  select id, agent_id, cost, fee, recorded, created_at from ${calls} where due
-), agent_hours as (
-  select date_trunc('hour', created_at) as hour, agent_id, count(*) as calls, count(*) filter (where status >= 500) as errors, sum(cost) as cost, sum(latency_ms) as latency_ms
-  from ${calls} group by 1, 2
-), used_by_agent as (
-  insert into usage_hourly_by_agent (hour, agent_id, calls, errors, cost, latency_ms)
-  select hour, agent_id, calls, errors, cost, latency_ms from agent_hours order by 1, 2
-  on conflict (hour, agent_id) do update set
-    calls = usage_hourly_by_agent.calls + excluded.calls, errors = usage_hourly_by_agent.errors + excluded.errors,
-    cost = usage_hourly_by_agent.cost + excluded.cost, latency_ms = usage_hourly_by_agent.latency_ms + excluded.latency_ms
-), agent_days as (
-  select created_at::date as day, agent_id, count(*) as calls, count(*) filter (where status < 400) as succeeded, count(*) filter (where status >= 500) as errors,
-         sum(cost) as cost, sum(latency_ms) as latency_ms, min(created_at) as first_at, max(created_at) as last_at
-  from ${calls} group by 1, 2
-), used_on_day as (
-  insert into usage_daily_by_agent as d (day, agent_id, calls, succeeded, errors, cost, latency_ms)
-  select day, agent_id, calls, succeeded, errors, cost, latency_ms from agent_days order by agent_id, day
-  on conflict (agent_id, day) do update set
-    calls = d.calls + excluded.calls, succeeded = d.succeeded + excluded.succeeded, errors = d.errors + excluded.errors,
-    cost = d.cost + excluded.cost, latency_ms = d.latency_ms + excluded.latency_ms
-), used_by_account as (
-  insert into usage_daily_by_account as d (day, account_id, calls, succeeded, errors, cost, recorded, latency_ms)
-  select created_at::date, account_id, count(*), count(*) filter (where status < 400), count(*) filter (where status >= 500),
-         sum(cost), coalesce(sum(cost) filter (where recorded), 0), sum(latency_ms)
-  from ${calls} group by 1, 2 order by 2, 1
-  on conflict (account_id, day) do update set
-    calls = d.calls + excluded.calls, succeeded = d.succeeded + excluded.succeeded, errors = d.errors + excluded.errors,
-    cost = d.cost + excluded.cost, recorded = d.recorded + excluded.recorded, latency_ms = d.latency_ms + excluded.latency_ms
-  returning day, account_id, xmax = 0 as is_new
-), used_in_week as (
-  insert into usage_weekly_by_account as w (week, account_id, calls, cost)
-  select date_trunc('week', created_at)::date, account_id, count(*), sum(cost) from ${calls} group by 1, 2 order by 2, 1
-  on conflict (week, account_id) do update set calls = w.calls + excluded.calls, cost = w.cost + excluded.cost
-), used_in_month as (
-  insert into usage_months_by_account (month, account_id)
-  select distinct date_trunc('month', day::timestamp)::date, account_id from used_by_account where is_new order by 2, 1
-  on conflict do nothing
-), used_by_pair as (
-  insert into usage_by_pair as p (account_id, agent_id, calls, cost, last_day)
-  select account_id, agent_id, count(*), sum(cost), max(created_at)::date from ${calls} group by 1, 2 order by 1, 2
-  on conflict (account_id, agent_id) do update set
-    calls = p.calls + excluded.calls, cost = p.cost + excluded.cost, last_day = greatest(p.last_day, excluded.last_day)
-), used_in_all as (
-  insert into agent_totals as t (agent_id, calls, succeeded, errors, cost, latency_ms, first_at, last_at)
-  select agent_id, sum(calls), sum(succeeded), sum(errors), sum(cost), sum(latency_ms), min(first_at), max(last_at) from agent_days group by 1 order by 1
-  on conflict (agent_id) do update set
-    calls = t.calls + excluded.calls, succeeded = t.succeeded + excluded.succeeded, errors = t.errors + excluded.errors, cost = t.cost + excluded.cost,
-    latency_ms = t.latency_ms + excluded.latency_ms, first_at = least(t.first_at, excluded.first_at), last_at = greatest(t.last_at, excluded.last_at)
-)`
 
 /**
  * 1 when both have as many rows, else a division by zero, which aborts the batch: an order that is not pending any more,
@@ -254,13 +196,13 @@ audited as (
 
 const callColumns = "id, account_id, subject_id, agent_id, call, status, cost, latency_ms, created_at, fee"
 
-/** The calls of a batch, whether credits moved for them or not: each roll-up's row is changed once in a statement. */
+/** The calls of a batch, whether credits moved for them or not. */
 const meteredSql = (present: ReadonlySet<Section>): string => {
   const sources = [
     ...(present.has("transactions") ? [`select ${callColumns}, false as recorded, due from moving where call is not null`] : []),
     ...(present.has("calls") ? [`select ${callColumns}, recorded, due from called`] : [])
   ]
-  return sources.length === 0 ? "" : `, metered as materialized (${sources.join(" union all ")}), ${usageSql("metered").trim()}`
+  return sources.length === 0 ? "" : `, metered as materialized (${sources.join(" union all ")}), ${meterSql("metered")}`
 }
 
 const statements = new Map<string, string>()

@@ -11,6 +11,7 @@ import { imbalance } from "../../src/store/LedgerStore.ts"
 import { migrate } from "../../src/store/Migrations.ts"
 import { Postgres, type Sql, connect } from "../../src/store/Postgres.ts"
 import { keepUp } from "../../src/store/Upkeep.ts"
+import { rollUpSql } from "../../src/store/usageSql.ts"
 import { closedChat, isErased, textsOf } from "../support/closedSession.ts"
 import { startKernel } from "../support/kernelNode.ts"
 import { balanceOf, newAccount, submitted, takeToken, transaction } from "../support/ledgerRows.ts"
@@ -193,6 +194,7 @@ describe("retention of usage", () => {
       await keepUp(sql, today + offset * dayMs)
       await submit(today + offset * dayMs + 12 * hourMs)
     }
+    await sql.unsafe(rollUpSql)
   }
   const kept = async () => ({
     byAgent: await sql`select * from usage_hourly_by_agent order by hour`,

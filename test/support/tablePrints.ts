@@ -7,7 +7,7 @@
  */
 import type { Sql } from "../../src/store/Postgres.ts"
 
-const notAmongThem = ["usage", "usage_hourly_by_agent", "usage_daily_by_agent", "usage_daily_by_account", "usage_weekly_by_account", "usage_months_by_account", "usage_by_pair", "agent_totals", "batches", "calls_in_flight", "chat_nodes"]
+const notAmongThem = ["usage", "usage_pending", "usage_hourly_by_agent", "usage_daily_by_agent", "usage_daily_by_account", "usage_weekly_by_account", "usage_months_by_account", "usage_by_pair", "agent_totals", "batches", "calls_in_flight", "chat_nodes"]
 
 /** Table → rows and digest. */
 export type TablePrints = Readonly<Record<string, string>>

@@ -1,7 +1,6 @@
 /**
  * What a provider sees of its own: sums over its agents, whatever their status,
- * and its keys. All figures come from the roll-ups that are written with each
- * call; days are UTC.
+ * and its keys. All figures come from the roll-ups (`usageSql.ts`); days are UTC.
  */
 import { Effect } from "effect"
 import type { Agent } from "../../domain/agent.ts"
