@@ -123,7 +123,9 @@ export const gatewayLayer = (settings: Settings, connection: Connection) => {
   const mail = smtp === undefined ? Mail.layerLog : Layer.provide(Mail.layerSmtp, smtp)
   const management = Layer.mergeAll(ApiKeys.layer, Listings.layer, Users.layer.pipe(Layer.provide(Layer.mergeAll(reload, mail))))
   /** The market's own nouns. */
-  const market = Layer.mergeAll(Dashboard.layer.pipe(Layer.provideMerge(Analytics.layer)), Keys.layer, Links.layer, Deposits.layer, Identities.layer, Reputation.layer, Teams.layer, Discovery.layer, Services.layer, Portal.layer, Settlements.layer).pipe(Layer.provideMerge(Owners.layer))
+  const market = Layer.mergeAll(
+    Dashboard.layer, Deposits.layer, Discovery.layer, Identities.layer, Keys.layer, Links.layer, Portal.layer, Reputation.layer, Services.layer, Settlements.layer, Teams.layer
+  ).pipe(Layer.provideMerge(Analytics.layer), Layer.provideMerge(Owners.layer))
   const edge = Server.layer({ dialects, version }).pipe(
     Layer.provide(readiness)
   )

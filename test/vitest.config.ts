@@ -1,5 +1,5 @@
 /**
- * Tests run in processes of their own, three at a time: they open sockets, start
+ * Tests run in processes of their own, two at a time: they open sockets, start
  * servers and read their own memory use. One throwaway PostgreSQL serves the
  * whole run (support/globalSetup.ts).
  */
@@ -25,7 +25,7 @@ export default defineConfig({
     include: ["test/**/*.test.ts"],
     globalSetup: ["test/support/globalSetup.ts"],
     pool: "forks",
-    maxWorkers: 3,
+    maxWorkers: 2,
     testTimeout: 30_000,
     // Real servers are started in hooks; the first time some are unpacked there.
     hookTimeout: 120_000

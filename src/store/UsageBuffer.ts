@@ -50,7 +50,7 @@ const comma = 44
 
 export class UsageBuffer extends Context.Service<UsageBuffer, {
   readonly add: (row: UsageRow) => void
-  /** Writes what is buffered now, and adds what was called, by whatever commit, to the roll-ups: before a stop, and before figures are read. */
+  /** Writes what is buffered now, and adds what was called, by whatever commit, to the roll-ups: before a stop, and before figures are read. Gives up, without a word, on a database that does not answer in `readAnswerTimeoutMs`. */
   readonly flush: Effect.Effect<void>
 }>()("tollgate/store/UsageBuffer") {
   static readonly layer = Layer.effect(UsageBuffer, Effect.gen(function*() {
@@ -112,17 +112,20 @@ export class UsageBuffer extends Context.Service<UsageBuffer, {
       }
     }
     let rolling: Promise<void> | undefined
+    let isStuck = false
     const rollUpOnce = async (): Promise<void> => {
       try {
         // Mostly nothing is pending, and looking costs a tenth of taking nothing. What another node is taking is still seen, and waited for.
         if ((await reads`select from usage_pending limit 1`).count === 0) return
         for (;;) {
           const [row] = await reads.unsafe<Array<{ taken: number }>>(rollUpSql, [], { prepare: true })
-          if (row!.taken < pendingMax) return
+          if (row!.taken < pendingMax) break
         }
+        isStuck = false
       } catch (error) {
         heedReads(error)
-        log.debug({ err: error }, "calls were not rolled up, will be tried again")
+        log[isStuck ? "debug" : "warn"]({ err: error }, "calls were not added to the roll-ups, will be tried again")
+        isStuck = true
       }
     }
     const rollUp = (): Promise<void> => rolling ??= rollUpOnce().finally(() => { rolling = undefined })
@@ -134,6 +137,9 @@ export class UsageBuffer extends Context.Service<UsageBuffer, {
       ]),
       (timers) => Effect.sync(() => timers.forEach((timer) => clearInterval(timer)))
     )
-    return UsageBuffer.of({ add, flush: Effect.promise(() => flush().then(flush).then(rollUp).then(rollUp)) })
+    return UsageBuffer.of({
+      add,
+      flush: Effect.promise(() => flush().then(flush).then(rollUp).then(rollUp)).pipe(Effect.timeoutOption(limits.readAnswerTimeoutMs), Effect.asVoid)
+    })
   }))
 }

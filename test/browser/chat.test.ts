@@ -118,7 +118,7 @@ describe("the chat page", () => {
     await page.locator(".mine").getByText("First").waitFor()
     expect(await answer(page).textContent()).toBe(words.join(""))
     await say(page, "Second")
-    await page.waitForFunction(`document.querySelectorAll(".theirs").length === 2 && document.querySelectorAll(".theirs")[1].textContent !== ""`)
+    await page.locator(".theirs").nth(1).filter({ hasText: /./ }).waitFor()
     goOn()
     await page.getByText("$0.25 · $0.50 this session").waitFor()
     await page.getByRole("button", { name: "Close session" }).click()
@@ -133,7 +133,7 @@ describe("the chat page", () => {
     await page.keyboard.press("Escape")
     await page.getByText("Stopped. Nothing was charged.").waitFor()
     await page.getByRole("button", { name: "Close session" }).click()
-    await page.waitForFunction(`document.getElementById("close").hidden`)
+    await page.locator("#close").waitFor({ state: "hidden" })
   })
 
   it("shows what an agent says as text, never as a page of its own", async () => {

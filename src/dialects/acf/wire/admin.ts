@@ -1,10 +1,8 @@
 /** The operator's figures on the wire: money as JSON numbers, exact to six decimals. */
 import { Schema } from "effect"
 import { Id, UsdNumber, orElse, text } from "../../../http/rows/fields.ts"
-import { Between, Time } from "./fields.ts"
+import { Between, Latency, Percent, Time } from "./fields.ts"
 
-const Latency = Schema.Finite.annotate({ description: "Milliseconds, one decimal", examples: [120.5] })
-const Percent = Schema.Finite.annotate({ description: "Per hundred, one decimal", examples: [99.5] })
 const Text = Schema.String
 
 export const Stats = Schema.Struct({

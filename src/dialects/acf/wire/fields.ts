@@ -60,3 +60,6 @@ export const plainUsd = (amount: Credits): string => amount === 0n ? "0" : forma
 export const PlainUsd = Schema.String.annotate({ description: "US dollars", examples: ["0.05"] }).pipe(
   Schema.decodeTo(Schema.BigInt, read<Credits, string>(parseUsd, "Expected a dollar amount", plainUsd))
 )
+
+export const Latency = Schema.Finite.annotate({ description: "Milliseconds, one decimal", examples: [120.5] })
+export const Percent = Schema.Finite.annotate({ description: "Per hundred, one decimal", examples: [99.5] })

@@ -1,11 +1,9 @@
 /** The provider's portal as acf's callers see it: money as JSON numbers, exact to six decimals. */
 import { Schema } from "effect"
 import { Id, UsdNumber } from "../../../http/rows/fields.ts"
-import { PathId, PlainUsd, Time } from "./fields.ts"
+import { Latency, PathId, Percent, PlainUsd, Time } from "./fields.ts"
 import { SettlementStatus } from "./settlements.ts"
 
-const Latency = Schema.Finite.annotate({ description: "Milliseconds, one decimal", examples: [120.5] })
-const Percent = Schema.Finite.annotate({ description: "Per hundred, one decimal", examples: [99.2] })
 const Text = Schema.String
 
 export const WithService = Schema.Struct({ service_id: PathId })
