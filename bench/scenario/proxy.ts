@@ -12,12 +12,12 @@ import { createHash, randomBytes } from "node:crypto"
 import { body } from "../rig/agent.ts"
 import { auditBooks } from "../rig/books.ts"
 import { addCallers } from "../rig/callers.ts"
-import { confine, cpuMicros, findCores } from "../rig/cores.ts"
+import { confine, cpuMicros } from "../rig/cores.ts"
 import { type BenchGateway, startGateway } from "../rig/gateway.ts"
 import type { Options } from "../rig/options.ts"
 import type { Figure, Report } from "../rig/Report.ts"
 import type { Rig } from "../rig/Rig.ts"
-import { type Contestant, type Turn, figuresOf, ratio, turn, warmUpSeconds } from "./relay.ts"
+import { type Contestant, type Turn, figuresOf, openArena, ratio, turn, warmUpSeconds } from "./relay.ts"
 
 const adminKey = `acf_0123456789abcdef:sec_${"operator".repeat(6)}`
 const price = "0.000001"
@@ -25,15 +25,10 @@ const price = "0.000001"
 const freeTierCalls = 1_000_000
 
 export const proxy = async (rig: Rig, options: Options): Promise<Report> => {
-  const cores = findCores()
-  if (typeof cores === "string") return { figures: [], parameters: {}, missing: [cores] }
+  const arena = await openArena(rig)
+  if (typeof arena === "string") return { figures: [], parameters: {}, missing: [arena] }
+  const { cores, agent } = arena
   const { seconds, rounds, connections } = options
-  confine(process.pid, cores.load)
-  rig.onEnd(() => confine(process.pid, cores.all))
-
-  const agent = await rig.program("programs/agent")
-  const bareRelay = await rig.program("programs/bareRelay", String(agent.port))
-  confine(bareRelay.pid, cores.measured)
   const start = async (settlement: "record" | "prepaid"): Promise<BenchGateway> => {
     const env = { ACF_SETTLEMENT: settlement, ACF_ADMIN_KEY: adminKey, ACF_IP_RATE: "1000000000", ACF_IP_BURST: "1000000000" }
     const gateway = await startGateway(rig, { billing: "free", agentPort: agent.port, env })
@@ -42,7 +37,7 @@ export const proxy = async (rig: Rig, options: Options): Promise<Report> => {
   }
   const [recording, charging] = [await start("record"), await start("prepaid")]
   const [recorded, charged] = [await openMarket(recording, agent.port), await openMarket(charging, agent.port)]
-  const bare: Contestant = { name: "bare relay", url: `http://127.0.0.1:${bareRelay.port}/v1/proxy/BENCH`, headers: recorded.headers, cpu: () => cpuMicros(bareRelay.pid) }
+  const bare = arena.bare(recorded.headers)
   const classes = [
     await recorded.offer("without a price", { price_per_call: "0" }), await recorded.offer("free tier", { price_per_call: price, free_tier_calls: freeTierCalls }),
     await recorded.offer("recorded", { price_per_call: price }), await charged.offer("prepaid", { price_per_call: price })

@@ -36,21 +36,30 @@ export interface Turn {
   readonly callsPerSecond: number
 }
 
-export const relay = async (rig: Rig, options: Options): Promise<Report> => {
+/** An agent, and the bare relay to it on the core of what is measured; this process loads from another. A text says why that can't be had. */
+export const openArena = async (rig: Rig) => {
   const cores = findCores()
-  if (typeof cores === "string") return { figures: [], parameters: {}, missing: [cores] }
-  const { seconds, rounds, connections } = options
+  if (typeof cores === "string") return cores
   confine(process.pid, cores.load)
   rig.onEnd(() => confine(process.pid, cores.all))
-
   const agent = await rig.program("programs/agent")
   const bareRelay = await rig.program("programs/bareRelay", String(agent.port))
   confine(bareRelay.pid, cores.measured)
+  const bare = (headers: Contestant["headers"]): Contestant =>
+    ({ name: "bare relay", url: `http://127.0.0.1:${bareRelay.port}/v1/proxy/BENCH`, headers, cpu: () => cpuMicros(bareRelay.pid) })
+  return { cores, agent, bare }
+}
+
+export const relay = async (rig: Rig, options: Options): Promise<Report> => {
+  const arena = await openArena(rig)
+  if (typeof arena === "string") return { figures: [], parameters: {}, missing: [arena] }
+  const { cores, agent } = arena
+  const { seconds, rounds, connections } = options
   const gateway = await startGateway(rig, { billing: "free", agentPort: agent.port, profile: options.profile ? options.results : undefined })
   confine(gateway.pid, cores.measured)
   const headers = { "content-type": "application/json", authorization: `Bearer ${await gateway.process.key(gateway.owner)}` }
   const metered: Contestant = { name: "gateway", url: gateway.callUrl, headers, cpu: () => cpuMicros(gateway.pid) }
-  const bare: Contestant = { name: "bare relay", url: `http://127.0.0.1:${bareRelay.port}/v1/proxy/BENCH`, headers, cpu: () => cpuMicros(bareRelay.pid) }
+  const bare = arena.bare(headers)
   await turn(metered, options, Math.min(warmUpSeconds, seconds))
   await turn(bare, options, Math.min(warmUpSeconds, seconds))
 

@@ -21,3 +21,8 @@ export type RequestId = string & Brand.Brand<"RequestId">
 
 /** The fencing token of one activation: higher than that of every earlier activation of the account. */
 export type Token = bigint & Brand.Brand<"Token">
+
+const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
+
+/** Whether the text can be an id that is stored as a UUID; PostgreSQL refuses to compare one with anything else. */
+export const isUuid = (text: string): boolean => uuid.test(text)

@@ -2,7 +2,7 @@
 import { Effect } from "effect"
 import type { Agent, AgentStatus, AuthTier, Manifest } from "../domain/agent.ts"
 import type { StoreUnavailable } from "../domain/errors.ts"
-import type { AccountId, AgentId } from "../domain/ids.ts"
+import { type AccountId, type AgentId, isUuid } from "../domain/ids.ts"
 import type { PaymentMethod } from "../domain/terms.ts"
 import { Postgres, type Sql } from "./Postgres.ts"
 
@@ -36,9 +36,7 @@ export interface AgentQuery {
   readonly ownerId: AccountId | undefined
 }
 
-const isUuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
-
-const selectByName = (sql: Sql, name: string) => isUuid.test(name)
+const selectByName = (sql: Sql, name: string) => isUuid(name)
   ? sql<Array<AgentColumns & { calls: bigint | null; cost: bigint | null }>>`
       select a.*, t.calls, t.cost from agents a left join agent_totals t on t.agent_id = a.id where a.id = ${name}`
   : sql<Array<AgentColumns & { calls: bigint | null; cost: bigint | null }>>`

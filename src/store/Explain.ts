@@ -12,7 +12,7 @@
 import type { SubjectId, Transaction, TransactionType } from "../domain/account.ts"
 import type { Agent } from "../domain/agent.ts"
 import type { Credits } from "../domain/credits.ts"
-import type { AccountId, AgentId, OrderId, SessionId, TransactionId } from "../domain/ids.ts"
+import { type AccountId, type AgentId, type OrderId, type SessionId, type TransactionId, isUuid } from "../domain/ids.ts"
 import type { Sql } from "./Postgres.ts"
 
 export interface Booked extends Transaction {
@@ -79,8 +79,6 @@ export interface Evidence {
 
 /** Rows are looked through for the one before; an account that has paid more often in the time that a hold may last can't be told. */
 const predecessorsMax = 2_000
-
-const isUuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
 
 interface TransactionRow {
   id: TransactionId; batch_id: string; account_id: AccountId; type: TransactionType; available: bigint; reserved: bigint; earner_id: AccountId | null; earned: bigint
@@ -212,7 +210,7 @@ const evidenceOf = async (sql: Sql, row: TransactionRow): Promise<Evidence> => {
 
 /** By the id of a transaction, or of an order: then all of its transactions, in their order. Empty when there is none. */
 export const readEvidence = async (sql: Sql, id: string): Promise<ReadonlyArray<Evidence>> => {
-  if (!isUuid.test(id)) return []
+  if (!isUuid(id)) return []
   return sql.begin("isolation level repeatable read read only", async (transaction) => {
     const read = transaction as unknown as Sql
     const found: Array<Evidence> = []

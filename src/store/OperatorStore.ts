@@ -11,7 +11,7 @@
  * owner's activation, so there it is the owner's token.
  */
 import { type Credits, formatUsd } from "../domain/credits.ts"
-import type { AccountId, AgentId, TransactionId } from "../domain/ids.ts"
+import { type AccountId, type AgentId, type TransactionId, isUuid } from "../domain/ids.ts"
 import { notifyChange } from "./Changes.ts"
 import type { Sql } from "./Postgres.ts"
 
@@ -79,14 +79,12 @@ export type Suspendable =
   | { readonly what: "account"; readonly id: AccountId; readonly name: string }
   | { readonly what: "agent"; readonly id: AgentId; readonly name: string }
 
-const isUuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
-
 const selectAccount = (sql: Sql, name: string) => sql<Array<{ id: AccountId; name: string }>>`
   select a.id, coalesce(string_agg(u.email, ', '), 'nobody') as name from accounts a left join users u on u.account_id = a.id
-  where ${isUuid.test(name) ? sql`a.id = ${name}` : sql`u.email = ${name.toLowerCase()}`} group by a.id`
+  where ${isUuid(name) ? sql`a.id = ${name}` : sql`u.email = ${name.toLowerCase()}`} group by a.id`
 
 const selectAgent = (sql: Sql, name: string) => sql<Array<{ id: AgentId; name: string }>>`
-  select id, ticker as name from agents where ${isUuid.test(name) ? sql`id = ${name}` : sql`ticker = ${name.toUpperCase()}`}`
+  select id, ticker as name from agents where ${isUuid(name) ? sql`id = ${name}` : sql`ticker = ${name.toUpperCase()}`}`
 
 /** By account id, email, agent id or ticker: no two of them can be the same text. */
 export const findSuspendable = async (sql: Sql, name: string): Promise<Suspendable | undefined> => {

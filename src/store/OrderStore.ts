@@ -2,7 +2,7 @@
 import { Effect } from "effect"
 import type { Credits } from "../domain/credits.ts"
 import type { StoreUnavailable } from "../domain/errors.ts"
-import type { AccountId, AgentId, OrderId } from "../domain/ids.ts"
+import { type AccountId, type AgentId, type OrderId, isUuid } from "../domain/ids.ts"
 import { Postgres, type Sql } from "./Postgres.ts"
 
 export type OrderStatus = "pending" | "completed" | "failed"
@@ -29,8 +29,6 @@ interface Row {
 
 const columns = (sql: Sql) => sql`id, agent_id, status, prompt, payment_method, amount, fee, output_hash, output_text, error, created_at, completed_at`
 
-const isUuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
-
 const selectOrder = (sql: Sql, accountId: AccountId, id: string) => sql<Array<Row>>`
   select ${columns(sql)} from orders where id = ${id} and account_id = ${accountId}`
 
@@ -47,7 +45,7 @@ const orderOf = (row: Row): StoredOrder => ({
 
 /** `undefined` when it doesn't exist or is another account's. */
 export const findOrder = (accountId: AccountId, id: string): Effect.Effect<StoredOrder | undefined, StoreUnavailable, Postgres> =>
-  isUuid.test(id)
+  isUuid(id)
     ? Postgres.use(({ run }) => run((sql) => selectOrder(sql, accountId, id))).pipe(Effect.map(([row]) => row === undefined ? undefined : orderOf(row)))
     : Effect.void as Effect.Effect<undefined>
 

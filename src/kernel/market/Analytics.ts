@@ -18,7 +18,7 @@ import { Postgres } from "../../store/Postgres.ts"
 import { UsageBuffer } from "../../store/UsageBuffer.ts"
 import type { Caller } from "../Caller.ts"
 import { Owners } from "./Owners.ts"
-import { broken, oneOf } from "./Services.ts"
+import { broken, oneOf } from "./rules.ts"
 
 const dayMs = 86_400_000
 const topSpenders = 10

@@ -6,7 +6,7 @@ import { Context, Effect, Layer } from "effect"
 import { timingSafeEqual } from "node:crypto"
 import { Config } from "../../config.ts"
 import { type Credits, microPerUsd } from "../../domain/credits.ts"
-import { type GatewayError, NotConfigured, NotFound, NotOwner, RuleBroken, Unauthenticated } from "../../domain/errors.ts"
+import { type GatewayError, NotConfigured, NotFound, NotOwner, type RuleBroken, Unauthenticated } from "../../domain/errors.ts"
 import type { AccountId } from "../../domain/ids.ts"
 import { type Decided, decide } from "../../domain/ledger.ts"
 import { addDeposit, findTotals } from "../../store/market/DepositStore.ts"
@@ -20,6 +20,7 @@ import { hashOfKey } from "../identity/Credentials.ts"
 import { Throttle } from "../identity/Throttle.ts"
 import { Ledger } from "../Ledger.ts"
 import { Owners } from "./Owners.ts"
+import { broken } from "./rules.ts"
 
 export interface BuyerBalance {
   readonly buyer: string
@@ -41,7 +42,7 @@ export interface Credited {
 const amountMax: Credits = 10_000n * microPerUsd
 
 const checkAmount = (amount: Credits): Effect.Effect<void, RuleBroken> => amount > 0n && amount <= amountMax ? Effect.void
-  : Effect.fail(new RuleBroken({ issues: [{ loc: ["amount"], msg: "must be more than 0 and at most 10000" }] }))
+  : Effect.fail(broken("amount", "must be more than 0 and at most 10000"))
 
 export class Deposits extends Context.Service<Deposits, {
   /** A buyer's own; `NotOwner` for any other, whether there is one or not. */

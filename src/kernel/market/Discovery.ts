@@ -13,7 +13,8 @@ import {
 import { Postgres } from "../../store/Postgres.ts"
 import { UsageBuffer } from "../../store/UsageBuffer.ts"
 import { Owners } from "./Owners.ts"
-import { broken, oneOf, wordsOf } from "./Services.ts"
+import { broken, oneOf } from "./rules.ts"
+import { wordsOf } from "./Services.ts"
 
 /** As the asker wrote it; "" asks for nothing. */
 export interface Wanted {

@@ -9,7 +9,7 @@
  */
 import { Clock, Context, Effect, Layer } from "effect"
 import { limits } from "../../config.ts"
-import { NotFound, NotOwner, RuleBroken, type StoreUnavailable } from "../../domain/errors.ts"
+import { NotFound, NotOwner, type RuleBroken, type StoreUnavailable } from "../../domain/errors.ts"
 import { type Identity, identityStatuses, identityTypes } from "../../domain/identity.ts"
 import { type IdentityPatch, addIdentity, findIdentity, listIdentities, patchIdentity, verifyIdentity } from "../../store/market/IdentityStore.ts"
 import { Postgres } from "../../store/Postgres.ts"
@@ -17,6 +17,7 @@ import { UsageBuffer } from "../../store/UsageBuffer.ts"
 import { auditRow } from "../AuditTrail.ts"
 import type { Caller } from "../Caller.ts"
 import { newId } from "../Ids.ts"
+import { broken, oneOf } from "./rules.ts"
 
 /** As asked for: the type may be none. */
 export type WantedIdentity = Pick<Identity, "displayName" | "capabilities" | "walletAddress" | "metadata"> & { readonly identityType: string }
@@ -83,11 +84,4 @@ export class Identities extends Context.Service<Identities, {
 const orMissing = (id: string, found: Identity | undefined): Effect.Effect<Identity, NotFound> =>
   found === undefined ? Effect.fail(new NotFound({ what: "agent identity", id })) : Effect.succeed(found)
 
-const broken = (field: string, msg: string): Effect.Effect<never, RuleBroken> => Effect.fail(new RuleBroken({ issues: [{ loc: [field], msg }] }))
-
-const checkName = (name: string): Effect.Effect<void, RuleBroken> => name.trim() === "" ? broken("display_name", "must not be blank") : Effect.void
-
-const oneOf = <A extends string>(field: string, known: ReadonlyArray<A>, asked: string): Effect.Effect<A, RuleBroken> => {
-  const found = known.find((name) => name === asked)
-  return found === undefined ? broken(field, `must be one of ${known.join(", ")}`) : Effect.succeed(found)
-}
+const checkName = (name: string): Effect.Effect<void, RuleBroken> => name.trim() === "" ? Effect.fail(broken("display_name", "must not be blank")) : Effect.void

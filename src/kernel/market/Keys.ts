@@ -11,8 +11,8 @@
  */
 import { Context, Effect, Layer } from "effect"
 import type { AccountSuspended, GatewayError, TooManyAttempts } from "../../domain/errors.ts"
-import { NotOwner, RuleBroken, ScopeMissing, Unauthenticated } from "../../domain/errors.ts"
-import type { AccountId, KeyId } from "../../domain/ids.ts"
+import { NotOwner, type RuleBroken, ScopeMissing, Unauthenticated } from "../../domain/errors.ts"
+import { type AccountId, type KeyId, isUuid } from "../../domain/ids.ts"
 import { establishOwner, findOwner, reclaim } from "../../store/market/OwnerStore.ts"
 import { Postgres } from "../../store/Postgres.ts"
 import { Accounts } from "../AccountActor.ts"
@@ -22,6 +22,7 @@ import { newId } from "../Ids.ts"
 import { ApiKeys, type CreatedApiKey } from "../identity/ApiKeys.ts"
 import { Throttle } from "../identity/Throttle.ts"
 import { Owners } from "./Owners.ts"
+import { broken, oneOf } from "./rules.ts"
 
 export const roles = ["buyer", "provider", "admin"] as const
 export type Role = typeof roles[number]
@@ -57,16 +58,12 @@ const rateLimitMax = 300
 const expiresInDays = 365
 /** The operator's own. */
 const reserved = "admin"
-const looksLikeAnId = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
-
-const broken = (field: string, msg: string): RuleBroken => new RuleBroken({ issues: [{ loc: [field], msg }] })
 
 const checked = ({ owner, role, rateLimit }: NewMarketKey): Effect.Effect<Role, RuleBroken> => {
   if (owner.trim() === "") return Effect.fail(broken("owner_id", "must not be blank"))
-  if (looksLikeAnId.test(owner)) return Effect.fail(broken("owner_id", "must not look like an id"))
+  if (isUuid(owner)) return Effect.fail(broken("owner_id", "must not look like an id"))
   if (rateLimit < 1 || rateLimit > rateLimitMax) return Effect.fail(broken("rate_limit", `must be from 1 to ${rateLimitMax}`))
-  const known = roles.find((name) => name === role)
-  return known === undefined ? Effect.fail(broken("role", `must be one of ${roles.join(", ")}`)) : Effect.succeed(known)
+  return oneOf("role", roles, role)
 }
 
 export class Keys extends Context.Service<Keys, {

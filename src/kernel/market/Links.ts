@@ -3,7 +3,7 @@
  * logged in to one shows a key of the other (`store/market/LinkStore.ts`).
  */
 import { Context, Effect, Layer } from "effect"
-import { AlreadyExists, AccountSuspended, type GatewayError, NotCommitted, RuleBroken } from "../../domain/errors.ts"
+import { AlreadyExists, AccountSuspended, type GatewayError, NotCommitted } from "../../domain/errors.ts"
 import { mergeAccounts } from "../../store/market/LinkStore.ts"
 import { Postgres } from "../../store/Postgres.ts"
 import { Accounts } from "../AccountActor.ts"
@@ -16,6 +16,7 @@ import { Throttle } from "../identity/Throttle.ts"
 import { Ledger } from "../Ledger.ts"
 import { Webhooks } from "../webhooks/Webhooks.ts"
 import { Owners } from "./Owners.ts"
+import { brokenInBody } from "./rules.ts"
 
 export interface Linked {
   readonly dialect: string
@@ -64,7 +65,7 @@ export class Links extends Context.Service<Links, {
 
     return Links.of({
       link: Effect.fn("Links.link")(function*(caller, dialect, key, remoteAddress) {
-        if (!linkable.includes(dialect)) return yield* new RuleBroken({ issues: [{ loc: ["body", "dialect"], msg: `must be one of ${linkable.join(", ")}` }] })
+        if (!linkable.includes(dialect)) return yield* brokenInBody("dialect", `must be one of ${linkable.join(", ")}`)
         const other = yield* throttle.key(remoteAddress, prove(dialect, key))
         const owner = yield* owners.nameOf(other.accountId)
         if (other.accountId !== caller.accountId) yield* merge(caller, other, owner)

@@ -14,7 +14,7 @@
  */
 import { Clock, Context, Effect, Layer, Schedule } from "effect"
 import { limits } from "../../config.ts"
-import { NotFound, RuleBroken, type StoreUnavailable } from "../../domain/errors.ts"
+import { NotFound, type RuleBroken, type StoreUnavailable } from "../../domain/errors.ts"
 import { type Period, type Scores, isPeriod, points, scoresOf } from "../../domain/reputation.ts"
 import { findAgent } from "../../store/AgentStore.ts"
 import type { DeliveryRow } from "../../store/Commit.ts"
@@ -26,6 +26,7 @@ import { log } from "../../telemetry/log.ts"
 import { newId } from "../Ids.ts"
 import { Webhooks } from "../webhooks/Webhooks.ts"
 import { Owners } from "./Owners.ts"
+import { broken } from "./rules.ts"
 
 const lookMs = 1_000
 const beforeAll = "00000000-0000-0000-0000-000000000000"
@@ -75,7 +76,7 @@ export class Reputation extends Context.Service<Reputation, {
 const noCalls = { calls: 0n, succeeded: 0n, errors: 0n, latencyMs: 0n }
 
 const periodOf = (text: string): Effect.Effect<Period, RuleBroken> => isPeriod(text)
-  ? Effect.succeed(text) : Effect.fail(new RuleBroken({ issues: [{ loc: ["period"], msg: "must be all-time or a month as YYYY-MM" }] }))
+  ? Effect.succeed(text) : Effect.fail(broken("period", "must be all-time or a month as YYYY-MM"))
 
 const tellScores = Effect.gen(function*() {
   let after = beforeAll

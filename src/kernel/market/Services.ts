@@ -12,7 +12,7 @@ import { Context, Effect, Layer } from "effect"
 import { randomInt } from "node:crypto"
 import type { Agent, AgentStatus } from "../../domain/agent.ts"
 import { type Credits, formatUsd, microPerUsd } from "../../domain/credits.ts"
-import { AddressForbidden, type InsufficientCredits, NotFound, NotOwner, RuleBroken, type StoreUnavailable } from "../../domain/errors.ts"
+import { AddressForbidden, type InsufficientCredits, NotFound, NotOwner, type RuleBroken, type StoreUnavailable } from "../../domain/errors.ts"
 import { paymentMethods } from "../../domain/terms.ts"
 import { type Service, findService, listServices } from "../../store/market/ServiceStore.ts"
 import { Postgres } from "../../store/Postgres.ts"
@@ -20,6 +20,7 @@ import type { Caller } from "../Caller.ts"
 import type { IdempotentCall } from "../Idempotency.ts"
 import { type ListingError, Listings } from "../Listings.ts"
 import { Owners } from "./Owners.ts"
+import { broken, oneOf } from "./rules.ts"
 
 export type NewService = Pick<Agent, "name" | "description" | "category" | "endpointUrl" | "price" | "freeTierCalls" | "tags"> & { readonly paymentMethod: string }
 export type ServicePatch = Partial<Omit<NewService, "paymentMethod"> & { readonly status: string }>
@@ -35,14 +36,6 @@ export interface ServiceSearch {
 
 const priceMax: Credits = 100n * microPerUsd
 const statuses: ReadonlyArray<AgentStatus> = ["active", "paused", "removed"]
-
-export const broken = (field: string, msg: string): RuleBroken => new RuleBroken({ issues: [{ loc: [field], msg }] })
-
-/** The known name that was given. */
-export const oneOf = <A extends string>(field: string, names: ReadonlyArray<A>, given: string): Effect.Effect<A, RuleBroken> => {
-  const known = names.find((name) => name === given)
-  return known === undefined ? Effect.fail(broken(field, `must be one of ${names.join(", ")}`)) : Effect.succeed(known)
-}
 
 /** The words of a search, each once. */
 export const wordsOf = (text: string): ReadonlyArray<string> => [...new Set(text.split(/\s+/u).filter((word) => word !== ""))]

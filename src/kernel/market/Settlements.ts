@@ -20,7 +20,7 @@
 import { Context, Effect, Layer, Schedule, Semaphore } from "effect"
 import { type Commission, commissionAt } from "../../domain/commission.ts"
 import { formatUsd } from "../../domain/credits.ts"
-import { type InsufficientCredits, NotCommitted, NotFound, RuleBroken, type StoreUnavailable } from "../../domain/errors.ts"
+import { type InsufficientCredits, NotCommitted, NotFound, type RuleBroken, type StoreUnavailable } from "../../domain/errors.ts"
 import type { AccountId, TransactionId } from "../../domain/ids.ts"
 import { type Decided, decide, isRefusal } from "../../domain/ledger.ts"
 import { type SettlementStatus, settlementStatuses } from "../../domain/settlement.ts"
@@ -36,6 +36,7 @@ import { Ledger, type LedgerError } from "../Ledger.ts"
 import { Webhooks } from "../webhooks/Webhooks.ts"
 import { roleOf } from "./Keys.ts"
 import { Owners } from "./Owners.ts"
+import { broken } from "./rules.ts"
 
 export interface NewPeriod {
   /** A name, or an account's id. */
@@ -62,8 +63,6 @@ type PayError = LedgerError | NotFound
 /** Of a commit that another node's, or a neighbour's, took the account away from. */
 const again = Schedule.exponential("20 millis").pipe(Schedule.jittered)
 const attemptsMore = 4
-
-const broken = (field: string, msg: string): RuleBroken => new RuleBroken({ issues: [{ loc: [field], msg }] })
 
 const missing = ({ required, available }: InsufficientCredits): RuleBroken => broken("settlement", `the provider has spent what it was credited: `
   + `it has ${formatUsd(available)} of ${formatUsd(required)}, ${formatUsd(required - available)} are missing`)

@@ -10,7 +10,7 @@
  */
 import { Clock, Context, Effect, Layer } from "effect"
 import { limits } from "../../config.ts"
-import { AlreadyExists, NotFound, NotOwner, RuleBroken, type StoreUnavailable } from "../../domain/errors.ts"
+import { AlreadyExists, NotFound, NotOwner, type RuleBroken, type StoreUnavailable } from "../../domain/errors.ts"
 import type { AccountId } from "../../domain/ids.ts"
 import * as store from "../../store/market/TeamStore.ts"
 import type { Gate, Member, NewGate, NewMember, NewRule, NewTeam, Rule, Team, TeamPatch, Unwritten, Write } from "../../store/market/TeamStore.ts"
@@ -18,6 +18,7 @@ import { Postgres } from "../../store/Postgres.ts"
 import { auditRow } from "../AuditTrail.ts"
 import type { Caller } from "../Caller.ts"
 import { newId } from "../Ids.ts"
+import { broken } from "./rules.ts"
 
 const roles: ReadonlyArray<string> = ["leader", "worker", "reviewer", "router"]
 const gateTypes: ReadonlyArray<string> = ["quality_score", "latency", "error_rate", "coverage", "custom"]
@@ -34,7 +35,6 @@ export type TeamRead<A> = Effect.Effect<A, NotFound | StoreUnavailable>
 export type TeamChange<A> = Effect.Effect<A, Refusal | StoreUnavailable>
 type Refusal = NotFound | NotOwner | RuleBroken | AlreadyExists
 
-const broken = (field: string, msg: string): RuleBroken => new RuleBroken({ issues: [{ loc: [field], msg }] })
 const blank = (name: string | undefined): RuleBroken | undefined => name?.trim() === "" ? broken("name", "must not be blank") : undefined
 const outside = (set: ReadonlyArray<string>, field: string, value: string): RuleBroken | undefined =>
   set.includes(value) ? undefined : broken(field, `must be one of ${set.join(", ")}`)

@@ -13,7 +13,7 @@
  */
 import { Clock, Context, Effect, FiberSet, Layer, Schedule, Semaphore } from "effect"
 import { Config } from "../../config.ts"
-import { AddressForbidden, type NotConfigured, NotFound, RuleBroken, type StoreUnavailable } from "../../domain/errors.ts"
+import { AddressForbidden, type NotConfigured, NotFound, type RuleBroken, type StoreUnavailable } from "../../domain/errors.ts"
 import type { AccountId } from "../../domain/ids.ts"
 import { type WebhookEvent, type WebhookFacts, eventsOf, webhookEvents } from "../../domain/webhook.ts"
 import type { DeliveryRow } from "../../store/Commit.ts"
@@ -25,6 +25,7 @@ import { auditRow } from "../AuditTrail.ts"
 import type { Caller } from "../Caller.ts"
 import { newId } from "../Ids.ts"
 import { Secrets } from "../identity/Secrets.ts"
+import { brokenInBody } from "../market/rules.ts"
 import { UpstreamGuard } from "../upstream/UpstreamGuard.ts"
 import { type WebhookDress, startSender, webhookSecretPurpose } from "./Sender.ts"
 import { Subscriptions } from "./Subscriptions.ts"
@@ -40,8 +41,6 @@ export interface NewWebhook {
 }
 
 const none: ReadonlyArray<DeliveryRow> = []
-
-const broken = (field: string, msg: string): RuleBroken => new RuleBroken({ issues: [{ loc: ["body", field], msg }] })
 
 export class Webhooks extends Context.Service<Webhooks, {
   /** Ids of the webhooks that tell the account of the event. Costs two look-ups in memory. */
@@ -78,7 +77,7 @@ export class Webhooks extends Context.Service<Webhooks, {
     const reloads = yield* FiberSet.makeRuntime<never>()
 
     const judge = (caller: Caller, url: string): RuleBroken | AddressForbidden | undefined => {
-      if (URL.canParse(url) && new URL(url).protocol === "http:" && !webhookAllowHttp) return broken("url", "must be an https address")
+      if (URL.canParse(url) && new URL(url).protocol === "http:" && !webhookAllowHttp) return brokenInBody("url", "must be an https address")
       return URL.canParse(url) && guard.check(new URL(url), caller.accountId) === "ok" ? undefined : new AddressForbidden({ field: "url", address: url })
     }
     const owned = (caller: Caller, id: string) => listWebhooks(caller.accountId).pipe(
@@ -102,13 +101,13 @@ export class Webhooks extends Context.Service<Webhooks, {
         const refusal = judge(caller, url)
         if (refusal !== undefined) return yield* Effect.fail(refusal)
         const events = eventsOf(names)
-        if ("unknown" in events) return yield* broken("events", `each must be one of ${webhookEvents.join(", ")}`)
-        if (events.length === 0) return yield* broken("events", "at least one is needed")
+        if ("unknown" in events) return yield* brokenInBody("events", `each must be one of ${webhookEvents.join(", ")}`)
+        if (events.length === 0) return yield* brokenInBody("events", "at least one is needed")
         const id = newId<string>()
         const sealedSecret = yield* secrets.seal(webhookSecretPurpose, id, secret)
         const nowMs = yield* Clock.currentTimeMillis
         const owner = yield* insertWebhook(caller.accountId, { id, url, events, sealedSecret, createdAtMs: nowMs }, perOwnerMax, auditRow(caller, "webhook.create", id, nowMs, { events }))
-        if (owner === undefined) return yield* broken("url", `an owner may have ${perOwnerMax} webhooks; delete one first`)
+        if (owner === undefined) return yield* brokenInBody("url", `an owner may have ${perOwnerMax} webhooks; delete one first`)
         yield* loadNow(caller.accountId)
         return { id, owner, url, events, createdAt: new Date(nowMs) }
       }, Effect.provideService(Postgres, postgres)),

@@ -3,6 +3,7 @@ import { Effect } from "effect"
 import type { Credits } from "../../domain/credits.ts"
 import type { StoreUnavailable } from "../../domain/errors.ts"
 import type { AccountId } from "../../domain/ids.ts"
+import { insertAudit } from "../AuditStore.ts"
 import type { AuditRow } from "../Commit.ts"
 import { Postgres, type Sql } from "../Postgres.ts"
 
@@ -15,10 +16,7 @@ export interface NewDeposit {
 }
 
 const insertDeposit = (sql: Sql, { id, accountId, amount, atMs, audit }: NewDeposit) => sql`
-  with audited as (
-    insert into audit_log (id, account_id, actor, action, target, details, created_at)
-    values (${audit.id}, ${accountId}, ${audit.actor}, ${audit.action}, ${audit.target}, ${sql.json(audit.details as never)}, ${new Date(atMs)})
-  )
+  with audited as (${insertAudit(sql, accountId, audit)})
   insert into deposits (id, account_id, amount, created_at) values (${id}, ${accountId}, ${amount}, ${new Date(atMs)})`
 
 /** Merged accounts are one. What was recorded was not spent from credits. */

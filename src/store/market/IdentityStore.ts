@@ -6,7 +6,7 @@
 import { Effect } from "effect"
 import type { StoreUnavailable } from "../../domain/errors.ts"
 import type { Identity, IdentityStatus, IdentityType } from "../../domain/identity.ts"
-import type { AccountId } from "../../domain/ids.ts"
+import { type AccountId, isUuid } from "../../domain/ids.ts"
 import type { AuditRow } from "../Commit.ts"
 import { Postgres, type Sql } from "../Postgres.ts"
 import { type SumColumns, sumsOf, sumsOfOwner } from "./ReputationStore.ts"
@@ -86,8 +86,6 @@ export interface IdentityQuery {
   readonly offset: number
 }
 
-const isUuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
-
 type Found<A> = Effect.Effect<A, StoreUnavailable, Postgres>
 
 const rowsOf = (query: (sql: Sql) => Promise<ReadonlyArray<Columns>>): Found<ReadonlyArray<Identity>> =>
@@ -102,11 +100,11 @@ export const addIdentity = (identity: NewIdentity, ownedMax: number, audit: Audi
 export const patchIdentity = (id: string, patch: IdentityPatch, audit: AuditRow): Found<Identity | undefined> => firstOf((sql) => updateIdentity(sql, id, patch, audit))
 
 export const verifyIdentity = (id: string, audit: AuditRow): Found<Identity | undefined> =>
-  isUuid.test(id) ? firstOf((sql) => setVerified(sql, id, audit)) : Effect.succeed(undefined)
+  isUuid(id) ? firstOf((sql) => setVerified(sql, id, audit)) : Effect.succeed(undefined)
 
 /** Of any status. */
 export const findIdentity = (id: string): Found<Identity | undefined> =>
-  isUuid.test(id) ? firstOf((sql) => selectById(sql, id)) : Effect.succeed(undefined)
+  isUuid(id) ? firstOf((sql) => selectById(sql, id)) : Effect.succeed(undefined)
 
 /** Newest first. */
 export const listIdentities = (query: IdentityQuery): Found<ReadonlyArray<Identity>> => rowsOf((sql) => selectPage(sql, query))

@@ -8,6 +8,7 @@
  * earnings that are still posted to `from` by calls in flight.
  */
 import type { AccountId } from "../../domain/ids.ts"
+import { insertAudit } from "../AuditStore.ts"
 import { notifyChange } from "../Changes.ts"
 import type { AuditRow } from "../Commit.ts"
 import { type Sql, begin } from "../Postgres.ts"
@@ -52,10 +53,6 @@ const moveRemembered = (sql: Sql, { from, into }: Merge, table: string) => sql`
 const moveAgents = (sql: Sql, { from, into }: Merge) => sql<Array<{ id: string }>>`
   update agents set owner_id = ${into}, version = version + 1 where owner_id = ${from} returning id`
 
-const audit = (sql: Sql, { from, into, auditId, actor, atMs }: Merge, amount: bigint) => sql`
-  insert into audit_log (id, account_id, actor, action, target, details, created_at)
-  values (${auditId}, ${into}, ${actor}, 'account.link', ${from}, ${sql.json({ credits: String(amount) })}, ${new Date(atMs)})`
-
 export const mergeAccounts = (sql: Sql, merge: Merge): Promise<Merged> => begin(sql, async (tx) => {
   const rows = await lock(tx, merge)
   const from = rows.find(({ id }) => id === merge.from)
@@ -72,7 +69,8 @@ export const mergeAccounts = (sql: Sql, merge: Merge): Promise<Merged> => begin(
   for (const table of ["idempotency_keys", "idempotency_answers"]) await moveRemembered(tx, merge, table)
   await tx`delete from told_scores where account_id = ${merge.from}`
   const agents = await moveAgents(tx, merge)
-  await audit(tx, merge, from.available)
+  const { auditId: id, actor, atMs } = merge
+  await insertAudit(tx, merge.into, { id, actor, action: "account.link", target: merge.from, details: { credits: String(from.available) }, atMs })
   for (const { id } of agents) await notifyChange(tx, "agent", id)
   for (const { id, token } of changed) {
     await notifyChange(tx, "account", id, token)

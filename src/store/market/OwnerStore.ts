@@ -1,15 +1,13 @@
 /** Owners by name: whose account a name is, and how an account is called. */
 import { Effect } from "effect"
 import type { StoreUnavailable } from "../../domain/errors.ts"
-import type { AccountId } from "../../domain/ids.ts"
+import { type AccountId, isUuid } from "../../domain/ids.ts"
 import { Postgres, type Sql, SqlFailure } from "../Postgres.ts"
-
-const isUuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
 
 /** A name goes before an id that looks the same. An account that was merged is the one that it became. */
 export const selectByName = (sql: Sql, name: string) => sql<Array<{ account_id: AccountId }>>`
   select account_id from owners where dialect = 'acf' and name = ${name}
-  ${isUuid.test(name) ? sql`union all select coalesce(merged_into, id) from accounts where id = ${name}` : sql``} limit 1`
+  ${isUuid(name) ? sql`union all select coalesce(merged_into, id) from accounts where id = ${name}` : sql``} limit 1`
 
 const selectName = (sql: Sql, accountId: AccountId) => sql<Array<{ name: string }>>`
   select name from owners where dialect = 'acf' and account_id = ${accountId}`

@@ -9,7 +9,7 @@ import { Effect } from "effect"
 import type { Agent, AgentStatus } from "../../domain/agent.ts"
 import type { Credits } from "../../domain/credits.ts"
 import type { StoreUnavailable } from "../../domain/errors.ts"
-import type { AccountId } from "../../domain/ids.ts"
+import { type AccountId, isUuid } from "../../domain/ids.ts"
 import type { PaymentMethod } from "../../domain/terms.ts"
 import { type AgentColumns, agentOf } from "../AgentStore.ts"
 import { Postgres, type Sql } from "../Postgres.ts"
@@ -57,8 +57,6 @@ const trendingDays = 7
 type ServiceColumns = AgentColumns & { provider: string }
 
 const serviceOf = (row: ServiceColumns): Service => ({ agent: agentOf(row), provider: row.provider })
-
-const isUuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
 
 const columns = (sql: Sql) => sql`a.*, (select p.name from parties p where p.account_id = a.owner_id) as provider`
 const categoryOf = (sql: Sql) => sql`coalesce(nullif(btrim(a.category), ''), 'uncategorized')`
@@ -120,7 +118,7 @@ const selectRecommended = (sql: Sql, buyer: AccountId | undefined, limit: number
   order by liked.calls desc nulls last, a.created_at desc, a.id desc limit ${limit}`
 
 export const findService = (id: string): Effect.Effect<Service | undefined, StoreUnavailable, Postgres> =>
-  isUuid.test(id)
+  isUuid(id)
     ? Postgres.use(({ run }) => run((sql) => sql<Array<ServiceColumns>>`select ${columns(sql)} from agents a where a.id = ${id} and not a.suspended`)).pipe(
       Effect.map(([row]) => row === undefined ? undefined : serviceOf(row)))
     : Effect.succeed(undefined)

@@ -10,8 +10,9 @@
  */
 import { Effect } from "effect"
 import { StoreUnavailable } from "../../domain/errors.ts"
-import type { AccountId } from "../../domain/ids.ts"
+import { type AccountId, isUuid } from "../../domain/ids.ts"
 import type { SettlementStatus } from "../../domain/settlement.ts"
+import { insertAudit } from "../AuditStore.ts"
 import type { AuditRow } from "../Commit.ts"
 import { Postgres, type Sql, begin, verdictOf } from "../Postgres.ts"
 
@@ -54,8 +55,6 @@ const settlementOf = (row: Row): Settlement => ({
 const settleMs = 120_000
 const settleMarginMs = 10_000
 
-const isUuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
-
 const insertSettlement = (sql: Sql, { id, provider, accountId, startMs, endMs, atMs }: NewSettlement, auditAccountId: AccountId, audit: AuditRow) => sql<Array<Row>>`
   with open as materialized (
     select d.usage_id, d.amount, d.fee, d.recorded from dues d join agents a on a.id = d.agent_id
@@ -63,10 +62,7 @@ const insertSettlement = (sql: Sql, { id, provider, accountId, startMs, endMs, a
     order by d.usage_id for update of d
   ), marked as (
     update dues d set settlement_id = ${id} from open where d.usage_id = open.usage_id
-  ), audited as (
-    insert into audit_log (id, account_id, actor, action, target, details, created_at)
-    values (${audit.id}, ${auditAccountId}, ${audit.actor}, ${audit.action}, ${audit.target}, ${sql.json(audit.details as never)}, ${new Date(audit.atMs)})
-  )
+  ), audited as (${insertAudit(sql, auditAccountId, audit)})
   insert into settlements (id, provider, account_id, period_start, period_end, total, fee, credited, calls, created_at)
   select ${id}::uuid, ${provider}, ${accountId ?? null}::uuid, ${new Date(startMs)}::timestamptz, ${new Date(endMs)}::timestamptz,
          coalesce(sum(amount), 0), coalesce(sum(fee), 0), coalesce(sum(amount - fee) filter (where not recorded), 0), count(*), ${new Date(atMs)}::timestamptz
@@ -121,7 +117,7 @@ export const createSettlement = (wanted: NewSettlement, auditAccountId: AccountI
 }
 
 export const findSettlement = (id: string): Effect.Effect<Settlement | undefined, StoreUnavailable, Postgres> =>
-  !isUuid.test(id) ? Effect.succeed(undefined)
+  !isUuid(id) ? Effect.succeed(undefined)
     : Postgres.use(({ run }) => run((sql) => selectById(sql, id))).pipe(Effect.map(([row]) => row === undefined ? undefined : settlementOf(row)))
 
 /** Newest first. */

@@ -7,7 +7,7 @@
  */
 import { Effect } from "effect"
 import type { StoreUnavailable } from "../../domain/errors.ts"
-import type { AccountId } from "../../domain/ids.ts"
+import { type AccountId, isUuid } from "../../domain/ids.ts"
 import { insertAudit } from "../AuditStore.ts"
 import type { AuditRow } from "../Commit.ts"
 import { Postgres, type Sql, begin } from "../Postgres.ts"
@@ -59,8 +59,6 @@ export type Unwritten = "full" | "taken" | "absent"
 /** A part of a change's transaction; answers why it did not write. */
 export type Write<R = Unwritten> = (transaction: Sql) => Promise<R | undefined>
 
-const isUuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
-
 const columns = (sql: Sql) => sql`
   t.id, p.name as owner, t.name, t.description, t.config, t.status, t.created_at as "createdAt", t.updated_at as "updatedAt"`
 
@@ -83,7 +81,7 @@ const selectGates = (sql: Sql, teamId: string) => sql<Array<Gate>>`
 
 /** What is no id finds nothing. */
 const read = <A>(teamId: string, select: (sql: Sql) => Promise<ReadonlyArray<A>>): Effect.Effect<ReadonlyArray<A>, StoreUnavailable, Postgres> =>
-  isUuid.test(teamId) ? Postgres.use(({ run }) => run(select)) : Effect.succeed([])
+  isUuid(teamId) ? Postgres.use(({ run }) => run(select)) : Effect.succeed([])
 
 export const findTeam = (teamId: string): Effect.Effect<Team | undefined, StoreUnavailable, Postgres> =>
   read(teamId, (sql) => selectTeam(sql, teamId)).pipe(Effect.map(([team]) => team))
@@ -115,7 +113,7 @@ export const insertTeam = (id: string, ownerId: AccountId, { name, description, 
 
 /** Does `write` to a team of this owner; answers why not, also when there is no such team or it is another's. */
 export const changeTeam = <R>(teamId: string, ownerId: AccountId, audit: AuditRow, write: Write<R>): Effect.Effect<R | "missing" | "foreign" | undefined, StoreUnavailable, Postgres> =>
-  !isUuid.test(teamId) ? Effect.succeed("missing") : Postgres.use(({ run }) => run((sql) => begin(sql, async (tx) => {
+  !isUuid(teamId) ? Effect.succeed("missing") : Postgres.use(({ run }) => run((sql) => begin(sql, async (tx) => {
     const [team] = await tx<Array<{ owner: AccountId }>>`select account_id as owner from teams where id = ${teamId} for no key update`
     if (team === undefined) return "missing"
     if (team.owner !== ownerId) return "foreign"
@@ -164,4 +162,4 @@ export const deleteMember = (teamId: string, agentId: string): Write => async (s
   (await sql`delete from team_members where team_id = ${teamId} and agent_id = ${agentId} returning id`).length === 0 ? "absent" : undefined
 
 export const deletePart = (table: "team_rules" | "team_gates", teamId: string, id: string): Write => async (sql) =>
-  !isUuid.test(id) || (await sql`delete from ${sql(table)} where team_id = ${teamId} and id = ${id} returning id`).length === 0 ? "absent" : undefined
+  !isUuid(id) || (await sql`delete from ${sql(table)} where team_id = ${teamId} and id = ${id} returning id`).length === 0 ? "absent" : undefined

@@ -8,7 +8,7 @@
  */
 import { Effect } from "effect"
 import type { StoreUnavailable } from "../../domain/errors.ts"
-import type { AccountId } from "../../domain/ids.ts"
+import { type AccountId, isUuid } from "../../domain/ids.ts"
 import type { WebhookEvent } from "../../domain/webhook.ts"
 import { insertAudit } from "../AuditStore.ts"
 import { notifyChange } from "../Changes.ts"
@@ -38,8 +38,6 @@ export interface SubscribedWebhook {
   readonly events: ReadonlyArray<WebhookEvent>
 }
 
-const isUuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
-
 const lockOwner = (sql: Sql, accountId: AccountId) => sql`select pg_advisory_xact_lock(hashtextextended(${`webhooks of ${accountId}`}, 0))`
 
 /** A statement of its own behind the lock: it counts what the one before it has added. */
@@ -62,7 +60,7 @@ export const insertWebhook = (accountId: AccountId, webhook: NewWebhook, max: nu
 
 /** False when it is not there, or another owner's. */
 export const removeWebhook = (accountId: AccountId, id: string, audit: AuditRow): Effect.Effect<boolean, StoreUnavailable, Postgres> =>
-  !isUuid.test(id) ? Effect.succeed(false) : Postgres.use(({ run }) => run((sql) => begin(sql, async (tx) => {
+  !isUuid(id) ? Effect.succeed(false) : Postgres.use(({ run }) => run((sql) => begin(sql, async (tx) => {
     const removed = await tx`
       update webhooks set deleted_at = now() where id = ${id} and deleted_at is null and account_id = ${accountId} returning id`
     if (removed.length === 0) return false
