@@ -12,20 +12,22 @@ import { type Report, print, record } from "./rig/Report.ts"
 import { Rig } from "./rig/Rig.ts"
 import { analytics } from "./scenario/analytics.ts"
 import { chat } from "./scenario/chat.ts"
+import { cluster } from "./scenario/cluster.ts"
 import { latency } from "./scenario/latency.ts"
 import { ledger } from "./scenario/ledger.ts"
 import { paid } from "./scenario/paid.ts"
 import { proxy } from "./scenario/proxy.ts"
 import { relay } from "./scenario/relay.ts"
+import { simulate } from "./scenario/simulate.ts"
 import { soak } from "./scenario/soak.ts"
 import { start } from "./scenario/start.ts"
 
-const scenarios: Readonly<Record<string, (rig: Rig, options: Options) => Promise<Report>>> = { relay, proxy, paid, ledger, latency, chat, analytics, start, soak }
+const scenarios: Readonly<Record<string, (rig: Rig, options: Options) => Promise<Report>>> = { relay, proxy, paid, ledger, latency, chat, analytics, start, cluster, simulate, soak }
 
 /** Runs only when it is named. */
 const byNameOnly = new Set(["soak"])
 
-const usage = `usage: npm run bench [-- ${Object.keys(scenarios).join("|")} … --rounds=5 --seconds=4 --connections=64 --no-peers --profile --results=FOLDER]`
+const usage = `usage: npm run bench [-- ${Object.keys(scenarios).join("|")} … --rounds=5 --seconds=4 --connections=64 --nodes=3 --no-peers --profile --results=FOLDER]`
 
 const main = async (): Promise<void> => {
   const options = readOptions(process.argv.slice(2))

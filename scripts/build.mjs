@@ -6,8 +6,9 @@
  * Every entry is one file directly in dist/, without shared chunks: an entry is
  * replaced by one rename, and a gateway that runs from dist/ never comes back
  * for a piece of code that a later build removed. It also keeps
- * `new URL("./migrations/", import.meta.url)` true: in the sources it is
- * src/store/migrations, in a bundle its copy, dist/migrations. Packages are
+ * `new URL("./migrations/", import.meta.url)` and `"./lua/"` true: in the sources it is
+ * src/store/migrations, in a bundle its copy, dist/migrations; the same for
+ * src/cluster/lua. Packages are
  * bundled too: as some thousand files they cost the start 0.3 s more. Native ones
  * stay in node_modules.
  *
@@ -26,6 +27,9 @@ const stamp = join(dist, ".build")
 /** Native code, the compiler itself, and what reads its fonts from its own folder. */
 const outside = ["uWebSockets.js", "@node-rs/argon2", "esbuild", "pdfkit"]
 
+/** What programs read beside themselves: from where in the sources, to where in dist/. */
+const readAtRun = { "src/store/migrations": "migrations", "src/cluster/lua": "lua" }
+
 export const build = async () => {
   if (isCurrent(fingerprint())) return
   await withLock(join(root, ".cache", "build.lock"), async () => {
@@ -34,7 +38,7 @@ export const build = async () => {
     const fresh = join(root, ".cache", "build")
     rmSync(fresh, { recursive: true, force: true })
     await bundle(fresh)
-    cpSync(join(root, "src/store/migrations"), join(fresh, "migrations"), { recursive: true })
+    for (const [from, to] of Object.entries(readAtRun)) cpSync(join(root, from), join(fresh, to), { recursive: true })
     rmSync(stamp, { force: true })
     replace(fresh, dist)
     writeFileSync(stamp, sources)

@@ -21,6 +21,11 @@ export interface Settings {
   readonly dataDir: string
   /** `undefined`: the embedded server. */
   readonly databaseUrl: string | undefined
+  /** Set: this process is one of many nodes. */
+  readonly redisUrl: string | undefined
+  /** Where other nodes reach this one; 0: a free port. */
+  readonly clusterHost: string
+  readonly clusterPort: number
   readonly logLevel: "trace" | "debug" | "info" | "warn" | "error" | "silent"
   readonly demo: boolean
   readonly enableTestCredits: boolean
@@ -126,7 +131,9 @@ export const readSettings = (env: Readonly<Record<string, string | undefined>>):
   const url = (name: string, protocols: ReadonlyArray<string>): string | undefined => {
     const text = secret(name)
     if (text === undefined) return undefined
-    const parsed = URL.canParse(text) ? new URL(text) : undefined
+    // libpq's way to name a Unix socket, `postgres://user@/name?host=/dir`, has a login without a host.
+    const whole = text.replace(/^(postgres(?:ql)?:\/\/[^/?#]*@)\//, "$1localhost/")
+    const parsed = URL.canParse(whole) ? new URL(whole) : undefined
     return parsed !== undefined && protocols.includes(parsed.protocol) ? text : bad(name, withoutLogin(text), `a URL starting with ${protocols.map((p) => `${p}//`).join(" or ")}`)
   }
   const usd = (name: string, fallback: Credits): Credits => {
@@ -153,6 +160,8 @@ export const readSettings = (env: Readonly<Record<string, string | undefined>>):
   const port = integer("PORT", 8080, 0, 65535)
   const host = raw("HOST") ?? "127.0.0.1"
   const databaseUrl = url("DATABASE_URL", ["postgres:", "postgresql:"])
+  const redisUrl = url("REDIS_URL", ["redis:", "rediss:", "unix:"])
+  if (redisUrl !== undefined && databaseUrl === undefined) bad("REDIS_URL", withoutLogin(redisUrl), "set together with DATABASE_URL: many nodes share one database")
   // Test money and a well-known login are for a gateway that only this machine can reach.
   const private_ = databaseUrl === undefined && loopback.has(host)
   const dialectHosts = (list("DIALECT_HOSTS") ?? []).map((item) => {
@@ -171,6 +180,9 @@ export const readSettings = (env: Readonly<Record<string, string | undefined>>):
     publicUrl,
     dataDir: resolve(raw("DATA_DIR") ?? ".data"),
     databaseUrl,
+    redisUrl,
+    clusterHost: raw("CLUSTER_HOST") ?? "127.0.0.1",
+    clusterPort: integer("CLUSTER_PORT", 0, 0, 65534),
     logLevel: oneOf("LOG_LEVEL", "info", ["trace", "debug", "info", "warn", "error", "silent"]),
     demo: boolean("DEMO", private_),
     enableTestCredits: boolean("ENABLE_TEST_CREDITS", private_),
@@ -217,6 +229,10 @@ export const limits = {
   credentialLookupsMax: 512,
   /** Commands one actor keeps while it activates. */
   mailboxCommandsMax: 1_024,
+  /** Commands of all actors that wait for an activation, or for a place to be known; ≈ 1 KiB each. */
+  waitingCommandsMax: 16_384,
+  /** While nobody knows which node owns an account its commands wait so long: a handoff and a second. */
+  placementWaitMs: 3_000,
   /** An activation that takes longer fails its waiting callers. */
   activationTimeoutMs: 5_000,
   /** An account nobody called for this long leaves memory; longer than the rate window, so no window is ever forgotten. */
@@ -312,6 +328,30 @@ export const limits = {
   chatReturnMs: 10_000,
   /** A stop waits this long for calls in flight. */
   drainMs: 10_000,
+  /** A shard's lock in Redis, and a node's record. */
+  shardLockTtlMs: 3_000,
+  shardRefreshMs: 1_000,
+  /** How long before a lock could be another's its owner stops to trust it. */
+  shardTrustMarginMs: 500,
+  /** Commits of a shard that leaves have so long to settle before its lock is let go. */
+  handoffMs: 2_000,
+  /** An ask of an account's owner that takes longer has failed. */
+  ownerAskMs: 3_000,
+  /** Who borrowed an account for one change has it for so long at most. */
+  borrowMs: 5_000,
+  /** What a node was told of a subject by its owner is believed for so long: a revoked key is refused everywhere after it. */
+  leaseTrustMs: 1_000,
+  /** The owner waits so long for leases that it recalls. */
+  recallMs: 1_000,
+  /** Below so many times a call's price nothing is leased, unless somebody waits for it. */
+  leasePricesMin: 20n,
+  /** Calls of one subject in a second from which on a node asks for a lease instead of passing them on. */
+  leaseCallsMin: 4,
+  /** A lease that was not used for so long goes back. */
+  leaseIdleMs: 1_000,
+  leaseTickMs: 250,
+  /** How often the leases of dead nodes are looked for. */
+  leaseSweepMs: 1_000,
   /** Agent tokens: life and reuse. */
   agentTokenTtlMs: 120_000,
   agentTokenReuseMs: 60_000,

@@ -5,6 +5,9 @@
  */
 import { Effect, Layer } from "effect"
 import { Placement } from "./actor/Placement.ts"
+import { Bus } from "./cluster/Bus.ts"
+import { Cluster } from "./cluster/Cluster.ts"
+import { clusterLayer } from "./cluster/ClusterNode.ts"
 import { Config, type Settings } from "./config.ts"
 import { acf } from "./dialects/acf/index.ts"
 import { webhookDress } from "./dialects/acf/wire/webhooks.ts"
@@ -23,6 +26,8 @@ import { Credentials } from "./kernel/identity/Credentials.ts"
 import { Holds } from "./kernel/Holds.ts"
 import { Idempotency } from "./kernel/Idempotency.ts"
 import { Ledger } from "./kernel/Ledger.ts"
+import { Grants } from "./kernel/lease/Grants.ts"
+import { Spending } from "./kernel/lease/Spending.ts"
 import { Listings } from "./kernel/Listings.ts"
 import { layerMaintenance } from "./kernel/Maintenance.ts"
 import { layerEnvironmentKey } from "./kernel/market/AdminKey.ts"
@@ -59,7 +64,7 @@ import { Smtp } from "./mail/Smtp.ts"
 import { listenForChanges } from "./store/Changes.ts"
 import { Committer } from "./store/Committer.ts"
 import { migrate } from "./store/Migrations.ts"
-import { type Connection, Postgres } from "./store/Postgres.ts"
+import { type Connection, Postgres, awaitServer } from "./store/Postgres.ts"
 import { keepUp } from "./store/Upkeep.ts"
 import { UsageBuffer } from "./store/UsageBuffer.ts"
 import { version } from "./version.ts"
@@ -72,53 +77,86 @@ export class DatabaseUnusable extends Error {
 /** The schema is current and today's partitions exist before anything reads or writes. */
 const schema = Layer.effectDiscard(Postgres.use(({ reads }) => Effect.tryPromise({
   try: async () => {
+    await awaitServer(reads)
     await migrate(reads)
     await keepUp(reads, Date.now())
   },
   catch: (cause) => new DatabaseUnusable(`the database can't be used: ${cause instanceof Error ? cause.message : String(cause)}`)
 })))
 
-/** What was written past an actor makes it activate again. */
+/** What was written past an actor makes it activate again, wherever that was: the database and other nodes tell. */
 const changes = Layer.unwrap(Effect.gen(function*() {
   const accounts = yield* Accounts
   const agents = yield* Agents
+  const bus = yield* Bus
   const webhooks = yield* Webhooks
+  const missed = (): void => {
+    accounts.forgetAll()
+    webhooks.heard(undefined)
+  }
+  bus.onNews((news) => {
+    if (news._tag === "account") accounts.forget(news.id as never, news.token)
+    else if (news._tag === "webhooks") webhooks.heard(news.accountId as never)
+    else if (news._tag === "missed") missed()
+  })
   return listenForChanges((change) => {
     if (change.what === "account") accounts.forget(change.id as never, change.token)
     else if (change.what === "agent") agents.forget(change.id as never)
     else if (change.what === "webhooks") webhooks.heard(change.id as never)
     else {
-      accounts.forgetAll()
       agents.forgetAll()
-      webhooks.heard(undefined)
+      missed()
     }
   })
 }))
 
-const reload = Layer.effect(AccountReload, Accounts.use((accounts) =>
-  Effect.succeed(AccountReload.of({ changed: (id) => Effect.sync(() => accounts.forget(id)) }))))
+const reload = Layer.effect(AccountReload, Effect.gen(function*() {
+  const accounts = yield* Accounts
+  const bus = yield* Bus
+  return AccountReload.of({
+    changed: (id) => Effect.sync(() => {
+      accounts.forget(id)
+      bus.tell({ _tag: "account", id, token: undefined })
+    })
+  })
+}))
 
-const readiness = Layer.effect(Readiness, Accounts.use((accounts) => Effect.succeed(Readiness.of({
-  check: () => accounts.writable() ? { ready: true, reasons: [] } : { ready: false, reasons: ["the database does not answer"] }
-}))))
+const readiness = Layer.effect(Readiness, Effect.gen(function*() {
+  const accounts = yield* Accounts
+  const cluster = yield* Cluster
+  return Readiness.of({
+    check: () => {
+      const reasons = [...(accounts.writable() ? [] : ["the database does not answer"]), ...[cluster.trouble()].filter((trouble) => trouble !== undefined)]
+      return { ready: reasons.length === 0, reasons }
+    }
+  })
+}))
+
+/** One node alone, or one of many. */
+const clusterOf = ({ redisUrl, clusterHost, clusterPort }: Settings) => redisUrl === undefined
+  ? Layer.mergeAll(Cluster.layerAlone, Bus.layerAlone)
+  : Layer.unwrap(Node.use(({ id }) => Effect.succeed(clusterLayer({ redisUrl, clusterHost, clusterPort }, id))))
 
 const dialects: ReadonlyArray<Dialect<NeedsOf<typeof autx> | NeedsOf<typeof acf>>> = [autx, acf]
 
-export const gatewayLayer = (settings: Settings, connection: Connection) => {
+/** `cluster`: another than the settings name, e.g. one that a test scripts. */
+export const gatewayLayer = (settings: Settings, connection: Connection, cluster: ReturnType<typeof clusterOf> = clusterOf(settings)) => {
   const store = Layer.mergeAll(Committer.layer, UsageBuffer.layer).pipe(
     Layer.provideMerge(schema),
     Layer.provideMerge(Postgres.layer(connection))
   )
   const identity = Layer.mergeAll(Passwords.layer, Tokens.layer, Throttle.layer).pipe(Layer.provideMerge(Secrets.layer))
   const actors = Layer.mergeAll(Accounts.layer, Agents.layer).pipe(
-    Layer.provideMerge(Layer.mergeAll(Holds.layer, Node.layer)),
-    Layer.provideMerge(Placement.layerLocal)
+    Layer.provideMerge(Layer.mergeAll(Holds.layer, Placement.layer)),
+    Layer.provideMerge(cluster),
+    Layer.provideMerge(Node.layer)
   )
+  const spending = Spending.layer.pipe(Layer.provideMerge(Grants.layer), Layer.provideMerge(Ledger.layer))
   const upstream = Layer.mergeAll(Upstream.layer, AgentCredential.layer).pipe(Layer.provideMerge(UpstreamGuard.layer))
   const smtp = settings.smtpUrl === undefined ? undefined : Smtp.layer(settings.smtpUrl)
   const outbox = smtp === undefined ? Outbox.layerNone : Layer.provide(Outbox.layer, smtp)
   const money = Layer.mergeAll(Orders.layer, Relay.layer, Chat.layer.pipe(Layer.provide(Layer.mergeAll(LateCancels.layer, outbox)))).pipe(
-    Layer.provideMerge(Layer.mergeAll(OrderRun.layer, Ledger.layer, Idempotency.layer, Admission.layer, FreeCalls.layer, Webhooks.layer(webhookDress)))
+    Layer.provideMerge(Layer.mergeAll(OrderRun.layer, Idempotency.layer, Admission.layer, FreeCalls.layer, Webhooks.layer(webhookDress)))
   )
   const mail = smtp === undefined ? Mail.layerLog : Layer.provide(Mail.layerSmtp, smtp)
   const management = Layer.mergeAll(ApiKeys.layer, Listings.layer, Users.layer.pipe(Layer.provide(Layer.mergeAll(reload, mail))))
@@ -133,6 +171,7 @@ export const gatewayLayer = (settings: Settings, connection: Connection) => {
     Layer.provideMerge(market),
     Layer.provideMerge(Layer.mergeAll(money, management).pipe(Layer.provideMerge(Credentials.layer))),
     Layer.provideMerge(upstream),
+    Layer.provideMerge(spending),
     Layer.provideMerge(actors),
     Layer.provideMerge(identity),
     Layer.provideMerge(store),

@@ -1,15 +1,19 @@
 /**
  * The program: settings, database, gateway, and a stop that loses nothing.
  *
- * A stop (SIGINT, SIGTERM) closes the port, lets calls in flight and running
- * orders finish (at most `drainMs`), writes what is buffered, and stops the
- * embedded database last. A second signal ends at once; what was acknowledged
- * is durable all the same.
+ * A node of many joins the others when its port is open, and is "listening" when
+ * it has joined. A stop (SIGINT, SIGTERM) hands its accounts over while it still
+ * serves, closes the port, lets calls in flight and running orders finish (at
+ * most `drainMs`), writes what is buffered, and stops the embedded database last.
+ * A second signal ends at once; what was acknowledged is durable all the same.
  */
 // First, before any schema is compiled.
 import "effect/schema/SchemaJITCompiler/enable"
 import { Effect, ManagedRuntime } from "effect"
 import { join } from "node:path"
+import { type Assignment, takeAssignment, tellListening } from "./Assignment.ts"
+import { Cluster } from "./cluster/Cluster.ts"
+import { ClusterUnusable } from "./cluster/ClusterNode.ts"
 import { BadSetting, type Settings, readSettings } from "./config.ts"
 import { DatabaseUnusable, gatewayLayer } from "./gateway.ts"
 import { ListenFailed, Server } from "./http/Server.ts"
@@ -39,6 +43,14 @@ const openDatabase = async (settings: Settings, cleanups: Array<Cleanup>) => {
   return server.options
 }
 
+/** Where the demo's agents are, and whether this process is the one that lists them. */
+const openDemo = async (settings: Settings, cleanups: Array<Cleanup>): Promise<Assignment["demo"]> => {
+  if (!settings.demo) return null
+  const { port, stop } = await startDemoUpstream()
+  cleanups.push(stop)
+  return { upstreamPort: port, prepares: true }
+}
+
 const drain = Effect.gen(function*() {
   const server = yield* Server
   const orders = yield* Orders
@@ -48,28 +60,31 @@ const drain = Effect.gen(function*() {
   yield* Committer.use((committer) => committer.drained)
 })
 
-const run = async (settings: Settings, cleanups: Array<Cleanup>): Promise<void> => {
-  const connection = await openDatabase(settings, cleanups)
-  const upstream = settings.demo ? await startDemoUpstream() : undefined
-  if (upstream !== undefined) cleanups.push(upstream.stop)
+const run = async (settings: Settings, assigned: Assignment | undefined, cleanups: Array<Cleanup>): Promise<void> => {
+  const connection = assigned?.connection ?? await openDatabase(settings, cleanups)
+  const demo = assigned === undefined ? await openDemo(settings, cleanups) : assigned.demo
   const runtime = ManagedRuntime.make(gatewayLayer(settings, connection))
   cleanups.push(() => runtime.dispose())
-  const { port } = await runtime.runPromise(Server)
+  const { port, hopPort } = await runtime.runPromise(Server)
   cleanups.push(() => runtime.runPromise(drain))
+  if (hopPort !== undefined) {
+    await runtime.runPromise(Cluster.use((cluster) => cluster.join(hopPort)))
+    cleanups.push(() => runtime.runPromise(Cluster.use((cluster) => cluster.leave)))
+  }
   void runtime.runPromise(Orders.use((orders) => orders.recover)).catch((cause: unknown) => log.warn({ err: cause }, "recovery of orders failed; activations will do it"))
-  log.info({ host: settings.host, port, demo: settings.demo }, "listening")
-  if (upstream === undefined) return
-  const origin = `http://127.0.0.1:${upstream.port}`
-  const demo = await runtime.runPromise(Effect.gen(function*() {
-    yield* UpstreamGuard.use((guard) => Effect.sync(() => guard.allow(`127.0.0.1:${upstream.port}`)))
-    return yield* prepareDemo(origin)
-  }))
-  process.stdout.write(greeting(settings, demo))
+  log.info({ host: settings.host, port, hopPort, demo: settings.demo }, "listening")
+  if (demo !== null) {
+    const upstream = `127.0.0.1:${demo.upstreamPort}`
+    await runtime.runPromise(UpstreamGuard.use((guard) => Effect.sync(() => guard.allow(upstream))))
+    const prepared = demo.prepares ? await runtime.runPromise(prepareDemo(`http://${upstream}`)) : undefined
+    if (assigned === undefined && prepared !== undefined) process.stdout.write(greeting(settings, prepared))
+  }
+  if (assigned !== undefined) tellListening()
 }
 
 /** The one line for an operator, when the failure is one that an operator can mend. */
 const lineOf = (cause: unknown): string | undefined => {
-  if (cause instanceof BadSetting || cause instanceof ListenFailed || cause instanceof DatabaseUnusable) return cause.message
+  if (cause instanceof BadSetting || cause instanceof ListenFailed || cause instanceof DatabaseUnusable || cause instanceof ClusterUnusable) return cause.message
   return cause instanceof Error && cause.name === "EmbeddedFailure" ? cause.message : undefined
 }
 
@@ -88,7 +103,8 @@ const main = async (): Promise<void> => {
   process.on("SIGINT", onSignal)
   process.on("SIGTERM", onSignal)
   try {
-    await run(readSettings(process.env), cleanups)
+    const assigned = await takeAssignment()
+    await run({ ...readSettings(process.env), ...assigned?.settings }, assigned, cleanups)
   } catch (cause) {
     const line = lineOf(cause)
     if (line === undefined) log.fatal({ err: cause }, "the gateway can't start")

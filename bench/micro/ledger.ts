@@ -26,7 +26,7 @@ const accountOf = (budgets: ReadonlyArray<Budget>): Account => {
   const subject: Subject = { id: "key" as KeyId, kind: "key", scopes: undefined, revoked: false, expiresAtMs: Infinity, limit: 1_000, window: makeRateWindow(), budgets, held: 0n }
   return {
     id: "account" as AccountId, token: 1n as Token, suspended: false, emailVerified: true, available: credits, reserved: 0n, held: 0n,
-    holds: new Map(), orders: new Map(), subjects: new Map([[subject.id, subject]]), calls: new Map()
+    holds: new Map(), orders: new Map(), subjects: new Map([[subject.id, subject]]), leases: new Map(), calls: new Map()
   }
 }
 

@@ -4,8 +4,11 @@ import type postgres from "postgres"
 import type { BenchGateway } from "./gateway.ts"
 
 /** `npm run audit` beside the gateway; fails with what it found. */
-export const auditBooks = (gateway: BenchGateway): Promise<void> => new Promise((done, fail) => {
-  execFile(process.execPath, ["dist/audit.js"], { env: { PATH: process.env["PATH"], DATA_DIR: gateway.dataDir }, timeout: 120_000 }, (error, stdout, stderr) =>
+export const auditBooks = (gateway: BenchGateway): Promise<void> => audit({ DATA_DIR: gateway.dataDir })
+
+/** The same with the settings of a gateway. */
+export const audit = (settings: Readonly<Record<string, string>>): Promise<void> => new Promise((done, fail) => {
+  execFile(process.execPath, ["dist/audit.js"], { env: { PATH: process.env["PATH"], ...settings }, timeout: 120_000 }, (error, stdout, stderr) =>
     error === null ? done() : fail(new Error(`the audit found something:\n${stdout}${stderr}`)))
 })
 

@@ -126,7 +126,7 @@ const accountOf = (evidence: Evidence, { command, amount }: Replay): Account => 
   const called = order ?? usage
   const account: Account = {
     id: t.accountId, token: 0n as Token, suspended: false, emailVerified: true,
-    available: balanceBefore(evidence), reserved: 0n, held: 0n, holds: new Map(), orders: new Map(), subjects: new Map(), calls: new Map()
+    available: balanceBefore(evidence), reserved: 0n, held: 0n, holds: new Map(), orders: new Map(), subjects: new Map(), leases: new Map(), calls: new Map()
   }
   if (command._tag === "Capture" || command._tag === "Bill") {
     const heldAtMs = heldAt(evidence) ?? t.atMs

@@ -22,7 +22,8 @@ const mayImport: Readonly<Record<string, ReadonlyArray<string>>> = {
   kernel: ["actor", "cluster", "store", "payments", "mail", "runtime"],
   // Pages are text about what the kernel says; http serves them, and a dialect's rows its own.
   web: ["kernel"],
-  http: ["kernel", "web"],
+  // Calls are passed on to the node that owns their account.
+  http: ["kernel", "web", "cluster"],
   dialects: ["http", "web", "kernel"]
 }
 
@@ -31,6 +32,7 @@ const forAll = new Set(["domain", "config", "telemetry"])
 /** Where each package is spoken to; elsewhere its types and errors are ours. */
 const homes: Readonly<Record<string, RegExp>> = {
   "effect": /^src\//,
+  "@effect/platform-node-shared": /^src\/cluster\//,
   "uWebSockets.js": /^src\/http\//,
   "postgres": /^src\/store\/Postgres\.ts$/,
   "ioredis": /^src\/cluster\/Redis\.ts$/,

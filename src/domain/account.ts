@@ -10,7 +10,7 @@
 import type { Budget, BudgetWindow } from "./budget.ts"
 import type { Credits } from "./credits.ts"
 import type { CallCounts } from "./freeTier.ts"
-import type { AccountId, AgentId, HoldId, KeyId, OrderId, SessionId, Token, TransactionId, UserId } from "./ids.ts"
+import type { AccountId, AgentId, HoldId, KeyId, LeaseId, OrderId, SessionId, Token, TransactionId, UserId } from "./ids.ts"
 import type { RateWindow } from "./rateLimit.ts"
 
 export type SubjectId = KeyId | UserId
@@ -57,9 +57,36 @@ export interface PendingOrder {
   readonly createdAtMs: number
 }
 
+/** Money of an account that a node which does not own it may spend, for calls of one subject. Durable as a row, which every spending names; counted in the owner's `held`. */
+export interface Lease {
+  readonly id: LeaseId
+  readonly subjectId: SubjectId
+  readonly nodeId: string
+  /** Granted less given back. What was spent of it is settled when it is closed. */
+  amount: Credits
+  /** Of the last grant, in whose budget periods there was room for it. */
+  grantedAtMs: number
+  /** Spent of it, as its node said last. For display. */
+  spent?: Credits
+}
+
+/** What the owner of an account said to a node that decides for one of its subjects. Times are monotonic. */
+export interface Slice {
+  /** Calls of the subject's window that may still be made here. */
+  calls: number
+  /** After this nothing of it is believed: the subject may have been revoked. */
+  untilMs: number
+  /** What the account can spend besides the lease. For display. */
+  elsewhere: Credits
+}
+
 export interface Account {
   readonly id: AccountId
   readonly token: Token
+  /** Set on what a node knows of an account that it does not own: `available` is then the lease's, and commits name the lease instead of the token. */
+  readonly lease?: LeaseId | undefined
+  /** Set with it: what its owner said. */
+  readonly slice?: Slice | undefined
   readonly suspended: boolean
   readonly emailVerified: boolean
   available: Credits
@@ -68,6 +95,8 @@ export interface Account {
   readonly holds: Map<HoldId, Hold>
   readonly orders: Map<OrderId, PendingOrder>
   readonly subjects: Map<SubjectId, Subject>
+  /** What other nodes have of it. Empty on a leased account. */
+  readonly leases: Map<LeaseId, Lease>
   /** Calls to agents with a free tier. Like `holds`, the node's own, which outlive the activation. */
   readonly calls: CallCounts
 }
@@ -99,4 +128,16 @@ export interface BudgetChange {
   readonly window: BudgetWindow
   readonly periodStartMs: number
   readonly amount: Credits
+}
+
+/** What a decision changes of a lease; written in the same commit. */
+export interface LeaseChange {
+  readonly id: LeaseId
+  readonly subjectId: SubjectId
+  readonly nodeId: string
+  /** It begins with this; any other change needs its row. */
+  readonly isNew: boolean
+  /** Added to it; less than zero: given back. */
+  readonly amount: Credits
+  readonly grantedAtMs: number
 }

@@ -15,6 +15,8 @@ export type OrderId = string & Brand.Brand<"OrderId">
 /** `ses_` and 32 hexadecimal digits that rise with time. */
 export type SessionId = string & Brand.Brand<"SessionId">
 export type HoldId = string & Brand.Brand<"HoldId">
+/** A slice of an account's money that another node may spend from. */
+export type LeaseId = string & Brand.Brand<"LeaseId">
 export type TransactionId = string & Brand.Brand<"TransactionId">
 export type BatchId = string & Brand.Brand<"BatchId">
 export type RequestId = string & Brand.Brand<"RequestId">

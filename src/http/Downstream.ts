@@ -11,6 +11,7 @@
  * head by itself). An answer that ends before its announced length is cut, never
  * padded: the caller must notice.
  */
+import type { Peer } from "../cluster/Cluster.ts"
 import type { GatewayError } from "../domain/errors.ts"
 import type { Downstream, Header, RelayRequest } from "../kernel/Relay.ts"
 import type { Exchange, GoneListener } from "./Exchange.ts"
@@ -22,6 +23,7 @@ export class UwsDownstream implements Downstream, GoneListener, Stallable {
   watchedBefore: Stallable | undefined = undefined
   watchedAfter: Stallable | undefined = undefined
   readonly #exchange: Exchange
+  readonly #again: (() => void) | undefined
   #status = 200
   #headers: ReadonlyArray<Header> = []
   /** `undefined`: in chunks. */
@@ -37,8 +39,10 @@ export class UwsDownstream implements Downstream, GoneListener, Stallable {
   #onGone: (() => void) | undefined = undefined
   #onDrain: (() => void) | undefined = undefined
 
-  constructor(exchange: Exchange) {
+  /** `again`: decides anew who answers, when the one that the call was passed on to did nothing. */
+  constructor(exchange: Exchange, again?: () => void) {
     this.#exchange = exchange
+    this.#again = again
     exchange.listener = this
   }
 
@@ -121,6 +125,14 @@ export class UwsDownstream implements Downstream, GoneListener, Stallable {
   fail(error: GatewayError, headers: ReadonlyArray<Header> = []): void {
     if (this.#headWritten) this.abort()
     else this.#exchange.fail(error, headers)
+  }
+
+  get canPassOn(): boolean {
+    return this.#exchange.edge.hop.canPass(this.#exchange)
+  }
+
+  passOn(peer: Peer, body: Uint8Array | undefined): void {
+    this.#exchange.edge.hop.pass(this.#exchange, peer, body, this.#again)
   }
 
   gone(): void {

@@ -7,6 +7,7 @@
  */
 import { type Context, Effect, type Exit, type Fiber } from "effect"
 import { type Settings, limits } from "../config.ts"
+import type { Cluster } from "../cluster/Cluster.ts"
 import type { Admission } from "../kernel/Admission.ts"
 import type { Idempotency } from "../kernel/Idempotency.ts"
 import type { Relay } from "../kernel/Relay.ts"
@@ -14,6 +15,7 @@ import { log } from "../telemetry/log.ts"
 import { AddressLimit } from "./address/AddressLimit.ts"
 import type { Cors } from "./cors.ts"
 import type { Dialect } from "./dialect.ts"
+import { Hop } from "./hop/Hop.ts"
 import { StallWatch } from "./StallWatch.ts"
 
 /** Bounds of the edge; tests shrink the times. */
@@ -41,7 +43,18 @@ export const edgeLimits = {
   socketBacklogBytesMax: 1024 * 1024,
   socketPingSeconds: 25,
   /** A peer silent for this long, who does not even answer pings, is gone. */
-  socketIdleSeconds: 60
+  socketIdleSeconds: 60,
+  /** Calls under way at one other node, each with a connection of its own; more are refused at once. */
+  hopCallsMax: 2_048,
+  hopConnectMs: 1_000,
+  /** How long the other node may be silent before its answer, which may be an agent's; longer than it lets an agent. */
+  hopFirstByteMs: limits.upstreamFirstByteMs + 10_000,
+  /** The same in the middle of an answer. */
+  hopIdleMs: limits.upstreamIdleMs + 10_000,
+  /** A connection to another node that waits for its next call, well before that node ends it (10 s). */
+  hopRestMs: 4_000,
+  /** A call that its account's owner did not take waits so long for the next owner. */
+  hopMovedMs: limits.ownerAskMs
 }
 export type EdgeLimits = { readonly [K in keyof typeof edgeLimits]: number }
 
@@ -49,6 +62,7 @@ export interface EdgeParts {
   readonly limits: EdgeLimits
   readonly settings: Settings
   readonly dialects: ReadonlyArray<Dialect>
+  readonly cluster: Cluster["Service"]
   readonly cors: Cors
   readonly admission: Admission["Service"]
   readonly idempotency: Idempotency["Service"]
@@ -61,6 +75,8 @@ export interface EdgeParts {
 export class Edge {
   readonly limits: EdgeLimits
   readonly cors: Cors
+  /** The way to the other nodes. */
+  readonly hop: Hop
   readonly admission: Admission["Service"]
   readonly idempotency: Idempotency["Service"]
   readonly relay: Relay["Service"]
@@ -84,6 +100,7 @@ export class Edge {
   constructor(parts: EdgeParts) {
     this.limits = parts.limits
     this.cors = parts.cors
+    this.hop = new Hop(parts.cluster, parts.limits)
     this.admission = parts.admission
     this.idempotency = parts.idempotency
     this.relay = parts.relay
@@ -132,5 +149,6 @@ export class Edge {
   close(): void {
     this.senders.close()
     this.readers.close()
+    this.hop.close()
   }
 }

@@ -8,7 +8,7 @@
  * logged once, here, with the request id, and answered without internals.
  */
 import type { HttpResponse } from "uWebSockets.js"
-import type { GatewayError } from "../domain/errors.ts"
+import type { Draining, GatewayError, Overloaded } from "../domain/errors.ts"
 import { requestId } from "../kernel/Ids.ts"
 import type { Rate } from "../kernel/Admission.ts"
 import type { Header, RelayRequest } from "../kernel/Relay.ts"
@@ -18,8 +18,9 @@ import type { Dialect, Rendered } from "./dialect.ts"
 import type { Edge } from "./Edge.ts"
 import { addressText } from "./address/remoteAddress.ts"
 import { isSafeValue, type RequestHead, statusLine } from "./headers.ts"
+import { notMine, type Told } from "./hop/hopHead.ts"
 import { RequestBody } from "./RequestBody.ts"
-import type { RowMeter } from "./rows/RowMeter.ts"
+import type { Target } from "./rows/Target.ts"
 
 /** A gateway that is full or stopping says so to many at once: they are counted, not logged one by one. */
 const shedding: ReadonlySet<string> = new Set(["Overloaded", "MailboxFull", "Draining"])
@@ -65,12 +66,18 @@ export class Exchange implements RelayRequest {
   readonly edge: Edge
   readonly response: HttpResponse
   readonly head: RequestHead
-  readonly requestId = requestId()
+  readonly requestId: string
+  /** Another node passed the call on to this one, and passes the answer back. */
+  readonly isHopped: boolean
   readonly receivedAtMs = Date.now()
   readonly body: RequestBody
   /** Whose wording errors get; set as soon as the path is known. */
   dialect: Dialect | undefined = undefined
-  meter: RowMeter | undefined = undefined
+  target: Target | undefined = undefined
+  /** When the call was first passed on to another node; 0: it was not. */
+  passedAtMs = 0
+  /** The answer's head is another node's and complete: nothing is added to it. */
+  isVerbatim = false
   rate: Rate | undefined = undefined
   /** The framing of what follows can't be trusted: the connection ends with this answer. */
   isUntrusted = false
@@ -80,10 +87,13 @@ export class Exchange implements RelayRequest {
   #remoteAddress = ""
   #done = false
 
-  constructor(edge: Edge, response: HttpResponse, head: RequestHead) {
+  constructor(edge: Edge, response: HttpResponse, head: RequestHead, told: Told | undefined) {
     this.edge = edge
     this.response = response
     this.head = head
+    this.requestId = told?.requestId ?? requestId()
+    this.#remoteAddress = told?.address ?? ""
+    this.isHopped = told !== undefined
     this.#origin = head.origin !== "" && edge.cors.allows(head.origin) ? head.origin : ""
     edge.enter()
     response.onAborted(() => this.#aborted())
@@ -123,15 +133,15 @@ export class Exchange implements RelayRequest {
     return this.#remoteAddress
   }
 
-  /** Whether the connection ends with this answer. */
+  /** Whether the connection ends with this answer. Another node ends its own: it must have read the answer first. */
   get closes(): boolean {
-    return this.isUntrusted || this.edge.draining
+    return !this.isHopped && (this.isUntrusted || this.edge.draining)
   }
 
   /** A complete answer in one write. `null`: without a body, and without a content length where the status forbids one. */
   send(status: number, headers: ReadonlyArray<Header>, body: string | Uint8Array | null): void {
     if (this.#done) return
-    const closes = this.closes || this.body.isCostlyToFinish
+    const closes = this.closes || !this.isHopped && this.body.isCostlyToFinish
     this.finish(status)
     const response = this.response
     response.cork(() => {
@@ -146,11 +156,24 @@ export class Exchange implements RelayRequest {
     })
   }
 
+  /** The whole answer to a HEAD, as another node gave it. */
+  sendHead(status: number, headers: ReadonlyArray<Header>, contentLength: string | undefined): void {
+    if (this.#done) return
+    this.finish(status)
+    const response = this.response
+    response.cork(() => {
+      this.writeHead(status, headers)
+      if (contentLength !== undefined) response.writeHeader("content-length", contentLength)
+      response.endWithoutBody()
+    })
+  }
+
   /**
    * Status line and headers; the caller is inside a cork and has checked `isDone`.
    * All lines go to uWS as the value of the first: it writes a value as it is, and a call for each header costs a tenth of a relayed call.
    */
   writeHead(status: number, headers: ReadonlyArray<Header>): void {
+    if (this.isVerbatim) return this.#writeVerbatim(status, headers)
     let lines: string = this.requestId
     if (this.dialect !== undefined) {
       if (this.rate !== undefined) lines += linesOf(this.dialect.rateHeaders(this.rate))
@@ -158,6 +181,12 @@ export class Exchange implements RelayRequest {
     }
     if (this.#origin !== "") lines += linesOf(this.edge.cors.answerHeaders(this.#origin))
     this.response.writeStatus(statusLine(status)).writeHeader("x-request-id", lines + safeLinesOf(headers))
+  }
+
+  #writeVerbatim(status: number, headers: ReadonlyArray<Header>): void {
+    this.response.writeStatus(statusLine(status))
+    const [first, ...others] = headers
+    if (first !== undefined) this.response.writeHeader(first[0], first[1] + linesOf(others))
   }
 
   sendRendered(rendered: Rendered, extra: ReadonlyArray<Header> = []): void {
@@ -172,8 +201,13 @@ export class Exchange implements RelayRequest {
     metrics.refusals.labels(error._tag).inc()
     if (closing.has(error._tag)) this.isUntrusted = true
     const rendered = this.rendered(error)
-    if (rendered.status >= 500) log[shedding.has(error._tag) ? "debug" : "warn"]({ requestId: this.requestId, traceId: this.head.traceId, row: this.meter?.id, error: error._tag, status: rendered.status }, "call failed")
+    if (rendered.status >= 500) log[shedding.has(error._tag) ? "debug" : "warn"]({ requestId: this.requestId, traceId: this.head.traceId, row: this.target?.meter.id, error: error._tag, status: rendered.status }, "call failed")
     this.sendRendered(rendered, headers)
+  }
+
+  /** The same before anything was done: a node that passed the call on may decide anew who answers. */
+  failHere(error: Draining | Overloaded): void {
+    this.fail(error, this.isHopped ? [notMine] : [])
   }
 
   /** The dialect's wording. Its table is total, which the compiler can't see through the index. */
@@ -184,7 +218,7 @@ export class Exchange implements RelayRequest {
 
   /** Something that can't happen did. Logged once; the caller learns the request id and nothing else. */
   defect(error: unknown): void {
-    log.error({ requestId: this.requestId, traceId: this.head.traceId, row: this.meter?.id, err: error }, "defect")
+    log.error({ requestId: this.requestId, traceId: this.head.traceId, row: this.target?.meter.id, err: error }, "defect")
     if (this.#done) return
     this.sendRendered(this.dialect?.internalError(this.requestId) ?? { status: 500, body: { detail: "Internal error", request_id: this.requestId } })
   }
@@ -194,8 +228,9 @@ export class Exchange implements RelayRequest {
     this.#done = true
     this.listener = undefined
     this.body.close(false)
-    this.meter?.answered(status, (performance.now() - this.#startedAt) / 1000)
-    if (this.edge.logsAccess) log.debug({ requestId: this.requestId, traceId: this.head.traceId, row: this.meter?.id, method: this.head.method, status }, "answered")
+    // One that another node answered counts there.
+    if (!this.isVerbatim) this.target?.meter.answered(status, (performance.now() - this.#startedAt) / 1000)
+    if (this.edge.logsAccess) log.debug({ requestId: this.requestId, traceId: this.head.traceId, row: this.target?.meter.id, method: this.head.method, status }, "answered")
     this.edge.leave()
   }
 
@@ -217,7 +252,7 @@ export class Exchange implements RelayRequest {
     this.#done = true
     this.listener = undefined
     this.body.close(true)
-    this.meter?.gone()
+    this.target?.meter.gone()
     this.edge.leave()
   }
 }

@@ -73,6 +73,13 @@ export class RequestBody implements Stallable {
     }
   }
 
+  /** Takes back a whole body, as its consumer got it: the next one gets it again. */
+  giveBack(bytes: Uint8Array): void {
+    this.#sink = undefined
+    this.#ahead = [bytes]
+    this.#aheadBytes = bytes.byteLength
+  }
+
   /** Steers the caller. A paused body doesn't count as stalled. */
   pause(): void {
     if (this.#closed || this.#complete || this.#paused) return

@@ -1,5 +1,6 @@
 /**
  * The port: one uWS app that serves every dialect and the gateway's own pages.
+ * One node of many has a second one, where the others pass calls on.
  *
  * Drain, once: the port closes, `/ready` turns 503, calls that still arrive on
  * open connections are refused with `Draining`, event streams end, the sessions
@@ -9,8 +10,10 @@
  * drains by itself; `drain` lets `main` do it before other layers stop.
  */
 import { Context, Effect, Layer } from "effect"
-import uWS from "uWebSockets.js"
-import { Config } from "../config.ts"
+import type uws from "uWebSockets.js"
+import { createRequire } from "node:module"
+import { Cluster } from "../cluster/Cluster.ts"
+import { Config, type Settings } from "../config.ts"
 import { Admission } from "../kernel/Admission.ts"
 import { Idempotency } from "../kernel/Idempotency.ts"
 import { Readiness } from "../kernel/Readiness.ts"
@@ -23,15 +26,23 @@ import { pagesOf } from "./pages.ts"
 import { trustProxies } from "./address/remoteAddress.ts"
 import { compileMounts } from "./rows/mounts.ts"
 import { type SocketData, WebSocketHub } from "./rows/serveSocket.ts"
-import { handlers } from "./serve.ts"
+import { type Handlers, handlers } from "./serve.ts"
 
 /** The port can't be had: taken, or not ours to take. One line for the operator. */
 export class ListenFailed extends Error {
   override readonly name = "ListenFailed"
-  constructor(host: string, port: number) {
-    super(`HOST=${host} PORT=${port} can't be listened on: in use, not allowed, or no address of this machine`)
+  /** `where`: settings and their values. */
+  constructor(where: string) {
+    super(`${where} can't be listened on: in use, not allowed, or no address of this machine`)
   }
 }
+
+/**
+ * uWS reads it when it is loaded: how much it keeps of a request's head that comes in pieces. By itself that is 4 KiB, and a
+ * longer head is refused or not as the network cuts it. This is more than the edge's own bounds and what nodes add let through.
+ */
+process.env["UWS_HTTP_MAX_HEADERS_SIZE"] = String(32 * 1024)
+const uWS = createRequire(import.meta.url)("uWebSockets.js") as typeof uws
 
 export interface ServerOptions<R> {
   readonly dialects: ReadonlyArray<Dialect<R>>
@@ -42,31 +53,43 @@ export interface ServerOptions<R> {
 export class Server extends Context.Service<Server, {
   /** The port that was opened; differs from the setting when that is 0. */
   readonly port: number
+  /** Where other nodes pass calls on; `undefined`: there are none. */
+  readonly hopPort: number | undefined
   /** Refuses new calls and waits for those under way, at most `drainMs`. Runs once; later calls wait for the same drain. */
   readonly drain: Effect.Effect<void>
 }>()("tollgate/http/Server") {
   static readonly layer = <R>(options: ServerOptions<R>) => Layer.effect(Server, make(options))
 }
 
-/** uWS shares ports by default: two gateways with different data would answer in turns. */
-const exclusivePort = 1
+/** Nodes of one gateway share their port on one host; two gateways with different data would answer in turns. */
+const shared = 0
+const exclusive = 1
 /** A form that uWS takes and its types leave out. */
-type ListenOn = (host: string, port: number, options: number, done: (socket: uWS.us_listen_socket | false) => void) => unknown
+type ListenOn = (host: string, port: number, options: number, done: (socket: uws.us_listen_socket | false) => void) => unknown
 
-const listen = (app: uWS.TemplatedApp, host: string, port: number): Effect.Effect<uWS.us_listen_socket, ListenFailed> =>
+const listen = (app: uws.TemplatedApp, host: string, port: number, options: number, where: string): Effect.Effect<uws.us_listen_socket, ListenFailed> =>
   Effect.callback((resume) => {
     const listenOn = app.listen as unknown as ListenOn
-    listenOn.call(app, host, port, exclusivePort, (socket) => {
-      resume(socket === false ? Effect.fail(new ListenFailed(host, port)) : Effect.succeed(socket))
+    listenOn.call(app, host, port, options, (socket) => {
+      resume(socket === false ? Effect.fail(new ListenFailed(where)) : Effect.succeed(socket))
     })
   })
 
+/** Beside the port of the cluster, or a free one. Open until the end, so that a stopping node can say so to the others. Answers the port. */
+const listenForNodes = Effect.fnUntraced(function*(hopped: Handlers["hopped"], { clusterHost: host, clusterPort }: Settings) {
+  const port = clusterPort === 0 ? 0 : clusterPort + 1
+  const app = yield* Effect.acquireRelease(Effect.sync(() => uWS.App().any("/*", hopped)), (app) => Effect.sync(() => app.close()))
+  return uWS.us_socket_local_port(yield* listen(app, host, port, exclusive, clusterPort === 0 ? `CLUSTER_HOST=${host}` : `CLUSTER_HOST=${host}, port ${port} (CLUSTER_PORT + 1)`))
+})
+
 const make = Effect.fnUntraced(function*<R>({ dialects, version, limits }: ServerOptions<R>) {
   const settings = yield* Config
+  const cluster = yield* Cluster
   const edge = new Edge({
     limits: { ...edgeLimits, ...limits },
     settings,
     dialects,
+    cluster,
     cors: compileCors(settings, dialects.flatMap((dialect) => dialect.rateHeaders({ limit: 1, remaining: 1, resetMs: 1 }).map(([name]) => name.toLowerCase()))),
     admission: yield* Admission,
     idempotency: yield* Idempotency,
@@ -82,7 +105,7 @@ const make = Effect.fnUntraced(function*<R>({ dialects, version, limits }: Serve
     flush: () => mounts.targets.forEach((target) => target.meter.flush())
   })
   const mounts = compileMounts(dialects, pages, settings)
-  const { any, upgrade } = handlers(edge, mounts)
+  const { any, upgrade, hopped } = handlers(edge, mounts)
   gauge("tollgate_calls_under_way", "Calls whose answer or handler is not complete", () => edge.underWay)
   gauge("tollgate_sockets_open", "Live WebSockets", () => hub.size)
 
@@ -94,7 +117,8 @@ const make = Effect.fnUntraced(function*<R>({ dialects, version, limits }: Serve
     })
   )
   yield* Effect.acquireRelease(Effect.sync(() => setInterval(() => hub.pingSome(), 1_000)), (timer) => Effect.sync(() => clearInterval(timer)))
-  const socket = yield* listen(app, settings.host, settings.port)
+  const socket = yield* listen(app, settings.host, settings.port, cluster.isMany ? shared : exclusive, `HOST=${settings.host} PORT=${settings.port}`)
+  const hopPort = cluster.isMany ? yield* listenForNodes(hopped, settings) : undefined
   const drain = yield* Effect.cached(Effect.suspend(() => {
     uWS.us_listen_socket_close(socket)
     edge.draining = true
@@ -105,5 +129,5 @@ const make = Effect.fnUntraced(function*<R>({ dialects, version, limits }: Serve
     )
   }))
   yield* Effect.addFinalizer(() => drain)
-  return Server.of({ port: uWS.us_socket_local_port(socket), drain })
+  return Server.of({ port: uWS.us_socket_local_port(socket), hopPort, drain })
 })

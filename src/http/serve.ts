@@ -13,7 +13,8 @@ import type { HttpRequest, HttpResponse, us_socket_context_t } from "uWebSockets
 import { Draining, InvalidRequest, MethodNotAllowed, NotFound } from "../domain/errors.ts"
 import type { Edge } from "./Edge.ts"
 import { Exchange } from "./Exchange.ts"
-import { problemOf, readHead } from "./headers.ts"
+import { problemOf, readHead, type RequestHead } from "./headers.ts"
+import type { Told } from "./hop/hopHead.ts"
 import type { Mount, Mounts } from "./rows/mounts.ts"
 import type { Upgrade } from "./rows/Target.ts"
 
@@ -34,15 +35,16 @@ const route = (exchange: Exchange, mount: Mount, upgrade: Upgrade | undefined): 
   const { head, edge } = exchange
   const match = mount.router.match(head.method, head.path)
   exchange.dialect = match?.target.dialect ?? mount.dialectAt(head.path)
-  if (match !== undefined) exchange.meter = match.target.meter
-  const problem = problemOf(head, edge.limits)
+  exchange.target = match?.target
+  // What another node passes on was looked at there, and has a longer head.
+  const problem = exchange.isHopped ? undefined : problemOf(head, edge.limits)
   if (problem !== undefined) {
     exchange.isUntrusted = true
     // Not on this turn: uWS would serve what is pipelined behind it. While this call is open it ends the connection instead.
     setImmediate(() => exchange.fail(problem))
     return
   }
-  const refusal = exchange.dialect === undefined ? undefined : edge.addressLimits.get(exchange.dialect)?.take(exchange.remoteAddress, exchange.receivedAtMs)
+  const refusal = exchange.dialect === undefined || exchange.isHopped ? undefined : edge.addressLimits.get(exchange.dialect)?.take(exchange.remoteAddress, exchange.receivedAtMs)
   if (refusal !== undefined) return exchange.fail(refusal)
   if (head.method === "OPTIONS") return serveOptions(exchange, mount)
   if (match === undefined) return exchange.fail(new NotFound({ what: "path", id: head.path.slice(0, 200) }))
@@ -51,12 +53,12 @@ const route = (exchange: Exchange, mount: Mount, upgrade: Upgrade | undefined): 
     return exchange.fail(new InvalidRequest({ malformed: true, issues: [{ loc: ["path", match.param], msg: "Not valid percent-encoded text" }] }))
   }
   // A stopping node still says that it is stopping: pages (health, readiness, metrics) go on.
-  if (edge.draining && match.target.dialect !== undefined) return exchange.fail(new Draining({ retryAfterMs: 1_000 }))
+  if (edge.draining && match.target.dialect !== undefined) return exchange.failHere(new Draining({ retryAfterMs: 1_000 }))
   match.target.serve(exchange, match.params, upgrade)
 }
 
-const begin = (edge: Edge, mounts: Mounts, response: HttpResponse, request: HttpRequest, upgrade: Upgrade | undefined): void => {
-  const exchange = new Exchange(edge, response, readHead(request))
+const begin = (edge: Edge, mounts: Mounts, response: HttpResponse, head: RequestHead, told: Told | undefined, upgrade: Upgrade | undefined): void => {
+  const exchange = new Exchange(edge, response, head, told)
   try {
     route(exchange, mounts.at(exchange.head.host), upgrade)
   } catch (error) {
@@ -64,13 +66,21 @@ const begin = (edge: Edge, mounts: Mounts, response: HttpResponse, request: Http
   }
 }
 
+/** The handlers of the two ports. */
 export interface Handlers {
   readonly any: (response: HttpResponse, request: HttpRequest) => void
   readonly upgrade: (response: HttpResponse, request: HttpRequest, context: us_socket_context_t) => void
+  /** Where other nodes pass calls on. A connection that is no node's is closed without a word. */
+  readonly hopped: (response: HttpResponse, request: HttpRequest) => void
 }
 
-/** The handlers of one uWS app. */
 export const handlers = (edge: Edge, mounts: Mounts): Handlers => ({
-  any: (response, request) => begin(edge, mounts, response, request, undefined),
-  upgrade: (response, request, context) => begin(edge, mounts, response, request, { key: request.getHeader("sec-websocket-key"), context })
+  any: (response, request) => begin(edge, mounts, response, readHead(request), undefined, undefined),
+  upgrade: (response, request, context) => begin(edge, mounts, response, readHead(request), undefined, { key: request.getHeader("sec-websocket-key"), context }),
+  hopped: (response, request) => {
+    const head = readHead(request)
+    const told = edge.hop.told(head)
+    if (told === undefined) response.close()
+    else begin(edge, mounts, response, head, told, undefined)
+  }
 })

@@ -10,14 +10,20 @@ import { type Account, type Subject } from "../domain/account.ts"
 import { type GatewayError, RateLimited, Unauthenticated } from "../domain/errors.ts"
 import { type RateWindow, callsInWindow, makeRateWindow, takeCall, untilEmptyMs, untilNextCallMs } from "../domain/rateLimit.ts"
 import { type Need as SubjectNeed, admitSubject } from "../domain/subject.ts"
+import type { Peer } from "../cluster/Cluster.ts"
 import { Accounts } from "./AccountActor.ts"
 import type { Caller } from "./Caller.ts"
 import { Credentials } from "./identity/Credentials.ts"
+import { Spending } from "./lease/Spending.ts"
 
 /** What a row asks of its caller. Built once for each row. */
 export interface Need extends SubjectNeed {
   /** Whose API keys are good here. */
   readonly dialect: string
+  /** Of a caller whose account another node owns: the call may be passed on to it. Otherwise the owner is asked. */
+  readonly passes?: boolean | undefined
+  /** With it: what the owner has leased to this node may do for the call. */
+  readonly leased?: boolean | undefined
 }
 
 export interface Rate {
@@ -26,11 +32,13 @@ export interface Rate {
   readonly resetMs: number
 }
 
-/** Exactly one of `caller` and `error` is set; `rate` whenever the credential was good. */
+/** Exactly one of `caller`, `error` and `elsewhere` is set; `rate` whenever the credential was good and decided on here. */
 export interface Decision {
   readonly caller: Caller | undefined
   readonly rate: Rate | undefined
   readonly error: GatewayError | undefined
+  /** The owner of the caller's account, which has to decide. */
+  readonly elsewhere?: Peer | undefined
 }
 
 export class Admission extends Context.Service<Admission, {
@@ -43,14 +51,40 @@ export class Admission extends Context.Service<Admission, {
 }>()("tollgate/kernel/Admission") {
   static readonly layer = Layer.effect(Admission, Effect.gen(function*() {
     const accounts = yield* Accounts
+    const spending = yield* Spending
     const credentials = yield* Credentials
     const settings = yield* Config
     const windows = new Map<string, RateWindow>()
+    const decideHere = (caller: Caller, need: Need) => accounts.ask(caller.accountId, (account, nowMs) => decision(account, caller, need, nowMs))
+
+    /** A window may be full of calls that other nodes were granted and don't make. */
+    const afterRecall = (caller: Caller, need: Need, full: Decision): Effect.Effect<Decision, GatewayError> => Effect.gen(function*() {
+      const account = yield* accounts.ask(caller.accountId, (account) => account)
+      if (!spending.areOut(account, caller.subjectId)) return full
+      yield* spending.recall(account, caller.subjectId)
+      return yield* decideHere(caller, need)
+    })
+
+    /** By what the owner says. A call that is refused for another reason does not count. */
+    const decideLeased = (caller: Caller, need: Need): Effect.Effect<Decision, GatewayError> => spending.admit(caller, need.uncounted !== true).pipe(
+      Effect.map((account) => account === undefined ? refusal(new Unauthenticated({ reason: "revoked" })) : leasedDecision(account, caller, need))
+    )
+    const leasedDecision = (account: Account, caller: Caller, need: Need): Decision => {
+      const decided = decision(account, caller, need, Date.now())
+      if (decided.error !== undefined && need.uncounted !== true) spending.passedOn(caller, 0n, false)
+      return decided
+    }
+
     /** An account that is gone has taken its credentials with it. */
-    const decide = (caller: Caller, need: Need): Effect.Effect<Decision, GatewayError> =>
-      accounts.ask(caller.accountId, (account, nowMs) => decision(account, caller, need, nowMs)).pipe(
-        Effect.catchTag("NotFound", () => Effect.fail(new Unauthenticated({ reason: "revoked" })))
-      )
+    const decide = (caller: Caller, need: Need): Effect.Effect<Decision, GatewayError> => Effect.suspend(() => {
+      const peer = spending.peerOf(caller)
+      if (peer === undefined) {
+        return decideHere(caller, need).pipe(Effect.flatMap((decided) => decided.error?._tag === "RateLimited" ? afterRecall(caller, need, decided) : Effect.succeed(decided)))
+      }
+      if (need.passes !== true) return decideLeased(caller, need)
+      if (need.leased === true) spending.missed(caller)
+      return Effect.succeed({ caller: undefined, rate: undefined, error: undefined, elsewhere: peer })
+    }).pipe(Effect.catchTag("NotFound", () => Effect.fail(new Unauthenticated({ reason: "revoked" }))))
     const prove = (authorization: string, need: Need): Effect.Effect<Caller, GatewayError> => need.auth !== "loginOrKeyOrAgent"
       ? credentials.prove(authorization)
       : credentials.prove(authorization).pipe(Effect.catchTag("Unauthenticated", (refused) => credentials.proveAgent(authorization).pipe(
@@ -74,8 +108,14 @@ export class Admission extends Context.Service<Admission, {
         const caller = credentials.known(authorization)
         if (caller === undefined || (caller.dialect !== undefined && caller.dialect !== need.dialect)) return undefined
         const account = accounts.admitting(caller.accountId, nowMs)
+        if (account === undefined && need.leased === true) {
+          const leased = spending.admitNow(caller)
+          return leased === undefined ? undefined : leasedDecision(leased, caller, need)
+        }
         // Without its subject the key was revoked, or went to another account: it is looked up again.
-        return account === undefined || !account.subjects.has(caller.subjectId) ? undefined : decision(account, caller, need, nowMs)
+        if (account === undefined || !account.subjects.has(caller.subjectId)) return undefined
+        const decided = decision(account, caller, need, nowMs)
+        return decided.error?._tag === "RateLimited" && spending.areOut(account, caller.subjectId) ? undefined : decided
       },
       admit: (authorization, need) => Effect.gen(function*() {
         if (authorization === "") return refusal(new Unauthenticated({ reason: "missing" }))

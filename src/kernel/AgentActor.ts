@@ -2,7 +2,8 @@
  * The actor of an agent: what it costs, where it listens, whether it may be
  * called. Nodes that relay to it keep the newest version they know; a change is
  * decided here (one version at a time), written by the owner's commit, and
- * published when it is durable.
+ * published when it is durable. Other nodes hear of the version and look the agent
+ * up again.
  *
  * What is read or decided while an agent is forgotten (its row was changed past
  * its owner) may be of before that change: it is used once, and not kept.
@@ -10,6 +11,7 @@
  * Concurrency, circuit breaker and latency are each node's own (`Upstream`).
  */
 import { Context, Effect, Layer } from "effect"
+import { Bus } from "../cluster/Bus.ts"
 import { limits } from "../config.ts"
 import type { Agent } from "../domain/agent.ts"
 import { NotFound, type StoreUnavailable } from "../domain/errors.ts"
@@ -32,6 +34,7 @@ export class Agents extends Context.Service<Agents, {
   readonly forgetAll: () => void
 }>()("tollgate/kernel/Agents") {
   static readonly layer = Layer.effect(Agents, Effect.gen(function*() {
+    const bus = yield* Bus
     const postgres = yield* Postgres
     const byName = new Map<string, Agent>()
     const changing = new Map<AgentId, { agent: Agent; open: number }>()
@@ -54,6 +57,16 @@ export class Agents extends Context.Service<Agents, {
       byName.delete(known.id)
       byName.delete(known.ticker)
     }
+    const forgetAll = (): void => {
+      timesForgotten++
+      byName.clear()
+    }
+    bus.onNews((news) => {
+      if (news._tag === "missed") return forgetAll()
+      if (news._tag !== "agent" || (byName.get(news.id)?.version ?? -1n) >= news.version) return
+      timesForgotten++
+      drop(news.id as AgentId)
+    })
     const resident = (name: string): Agent | undefined => byName.get(name) ?? byName.get(name.toUpperCase()) ?? byName.get(name.toLowerCase())
     return Agents.of({
       resident,
@@ -85,6 +98,7 @@ export class Agents extends Context.Service<Agents, {
             if (--entry.open === 0) changing.delete(agent.id)
             if (durable && before === timesForgotten) publish(agent)
             else drop(agent.id)
+            if (durable) bus.tell({ _tag: "agent", id: agent.id, version: agent.version })
           }
         }
       },
@@ -92,10 +106,7 @@ export class Agents extends Context.Service<Agents, {
         timesForgotten++
         drop(id)
       },
-      forgetAll: () => {
-        timesForgotten++
-        byName.clear()
-      }
+      forgetAll
     })
   }))
 }

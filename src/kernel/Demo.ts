@@ -11,6 +11,7 @@ import { randomBytes } from "node:crypto"
 import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { Config } from "../config.ts"
+import { Accounts } from "./AccountActor.ts"
 import type { AccountId } from "../domain/ids.ts"
 import type { Caller } from "./Caller.ts"
 import { ApiKeys } from "./identity/ApiKeys.ts"
@@ -49,20 +50,23 @@ const signUp = Effect.fnUntraced(function*({ email, password }: { readonly email
   return yield* Credentials.use((credentials) => credentials.prove(`Bearer ${accessToken}`))
 })
 
+/** Whichever node owns the caller's account. */
+const of = <A, E, R>(caller: Caller, effect: Effect.Effect<A, E, R>) => Accounts.use((accounts) => accounts.borrowed(caller.accountId, effect))
+
 const seed = Effect.fn("Demo.seed")(function*(upstream: string) {
   const { publicUrl } = yield* Config
   const listings = yield* Listings
   const [user, provider] = [newPerson("demo@tollgate.example"), newPerson("agents@tollgate.example")]
   const owner = yield* signUp(provider)
   const caller = yield* signUp(user)
-  const listed = yield* Effect.forEach(agents, (agent) => listings.create(owner, {
+  const listed = yield* of(owner, Effect.forEach(agents, (agent) => listings.create(owner, {
     dialect: "autx", ticker: agent.ticker, name: agent.name, description: agent.description, category: "Demo", endpointUrl: upstream + agent.path,
     price: agent.price, freeTierCalls: 0, authTier: "jwt_default", manifest: undefined, tags: [], paymentMethod: "credits"
-  }, undefined))
-  yield* Ledger.use((ledger) => ledger.grant(caller.accountId as AccountId, startingCredits, "demo credits"))
-  const key = yield* ApiKeys.use((keys) => keys.create(caller, {
+  }, undefined)))
+  yield* of(caller, Ledger.use((ledger) => ledger.grant(caller.accountId as AccountId, startingCredits, "demo credits")))
+  const key = yield* of(caller, ApiKeys.use((keys) => keys.create(caller, {
     dialect: "autx", name: "demo", scopes: ["proxy", "orders"], expiresInDays: undefined, rateLimit: undefined, budgets: []
-  }, undefined))
+  }, undefined)))
   return {
     base_url: publicUrl, ...user, api_key: key.key, acf_key: yield* introduce(user),
     agents: listed.map(({ agent }) => ({ ticker: agent.ticker, id: agent.id })), provider
@@ -88,7 +92,7 @@ const pointAgents = Effect.fn("Demo.pointAgents")(function*(demo: DemoFile, upst
     const { agent: known } = yield* listings.get(agent.ticker)
     if (known.endpointUrl === upstream + agent.path) continue
     owner ??= yield* signUp(demo.provider)
-    yield* listings.patch(owner, agent.ticker, { endpointUrl: upstream + agent.path })
+    yield* of(owner, listings.patch(owner, agent.ticker, { endpointUrl: upstream + agent.path }))
   }
 })
 

@@ -4,11 +4,11 @@
  */
 import { Context, Deferred, Effect, Layer } from "effect"
 import { Config } from "../config.ts"
-import type { Hold, PendingOrder } from "../domain/account.ts"
+import type { Account, Hold, PendingOrder } from "../domain/account.ts"
 import type { Credits } from "../domain/credits.ts"
-import { InsufficientCredits, InvalidRequest, NotFound, type StoreUnavailable } from "../domain/errors.ts"
+import { InvalidRequest, NotFound, type StoreUnavailable } from "../domain/errors.ts"
 import type { AccountId, TransactionId } from "../domain/ids.ts"
-import { type Decided, decide, spendable } from "../domain/ledger.ts"
+import { type Decided, decide } from "../domain/ledger.ts"
 import { type ListedTransaction, listTransactions, postedEarnings } from "../store/LedgerStore.ts"
 import { Postgres } from "../store/Postgres.ts"
 import { type AccountError, Accounts, type CommitError } from "./AccountActor.ts"
@@ -40,8 +40,6 @@ export class Ledger extends Context.Service<Ledger, {
   readonly grant: (accountId: AccountId, amount: Credits, reference: string) => Effect.Effect<void, LedgerError>
   /** Moves posted earnings to available credits; at most once a second for an account, unless it is urgent. Answers what was moved, to all who asked while it was. */
   readonly sweep: (accountId: AccountId, isUrgent?: boolean) => Effect.Effect<Credits, LedgerError>
-  /** Runs `attempt`; short of credits, sweeps and runs it once more when that moved something. */
-  readonly withEarnings: <A, E>(accountId: AccountId, attempt: Effect.Effect<A, E | InsufficientCredits>) => Effect.Effect<A, E | InsufficientCredits | LedgerError>
 }>()("tollgate/kernel/Ledger") {
   static readonly layer = Layer.effect(Ledger, Effect.gen(function*() {
     const accounts = yield* Accounts
@@ -89,10 +87,6 @@ export class Ledger extends Context.Service<Ledger, {
     return Ledger.of({
       balance,
       sweep,
-      withEarnings: (accountId, attempt) => attempt.pipe(Effect.catchIf(
-        (error) => error instanceof InsufficientCredits,
-        (short) => sweep(accountId).pipe(Effect.flatMap((moved) => moved > 0n ? attempt : Effect.fail(short)))
-      )),
       holds: (accountId) => accounts.ask(accountId, (account) => ({ holds: [...account.holds.values()], orders: [...account.orders.values()] })),
       transactions: (accountId, limit, after) => listTransactions(accountId, limit, after).pipe(Effect.provideService(Postgres, postgres)),
       grant: (accountId, amount, reference) => accounts.act(accountId, (account, nowMs) => {
@@ -107,7 +101,8 @@ export class Ledger extends Context.Service<Ledger, {
         return yield* accounts.act(caller.accountId, (account, nowMs) => {
           const transactionId = newId<TransactionId>()
           const outcome = decide(account, { _tag: "Deposit", transactionId, amount, type: "deposit", reference: "test credits" }, nowMs) as Decided
-          const after: Balance = { ...balanceOf(account), available: spendable(account) + amount }
+          const before = balanceOf(account)
+          const after: Balance = { ...before, available: before.available + amount }
           return accounts.commit(account, {
             transactions: [outcome.transaction!],
             idempotency: idempotencyRows(idempotency, transactionId, after, nowMs)
@@ -118,10 +113,15 @@ export class Ledger extends Context.Service<Ledger, {
   }))
 }
 
-const balanceOf = (account: { readonly available: Credits; readonly held: Credits; readonly reserved: Credits }): Balance => ({
-  available: account.available - account.held,
-  reserved: account.held + account.reserved
-})
+/** What other nodes have leased is free to spend: their calls and ours alike, as far as they have told. */
+const balanceOf = (account: Account): Balance => {
+  let [leased, spent] = [0n, 0n]
+  for (const lease of account.leases.values()) {
+    leased += lease.amount
+    spent += lease.spent ?? 0n
+  }
+  return { available: account.available - account.held + leased - spent, reserved: account.held - leased + account.reserved }
+}
 
 const forgetOld = (sweeps: Map<AccountId, number>, nowMs: number): void => {
   if (sweeps.size < 10_000) return

@@ -18,6 +18,7 @@ import { auditRow } from "./AuditTrail.ts"
 import type { Caller } from "./Caller.ts"
 import { newId } from "./Ids.ts"
 import { type IdempotentCall, idempotencyRows } from "./Idempotency.ts"
+import { Spending } from "./lease/Spending.ts"
 import { Secrets } from "./identity/Secrets.ts"
 import { UpstreamGuard } from "./upstream/UpstreamGuard.ts"
 
@@ -44,6 +45,7 @@ export class Listings extends Context.Service<Listings, {
   static readonly layer = Layer.effect(Listings, Effect.gen(function*() {
     const accounts = yield* Accounts
     const agents = yield* Agents
+    const spending = yield* Spending
     const guard = yield* UpstreamGuard
     const secrets = yield* Secrets
     const postgres = yield* Postgres
@@ -63,7 +65,7 @@ export class Listings extends Context.Service<Listings, {
       const taken = yield* findAgent(wanted.ticker).pipe(Effect.provideService(Postgres, postgres))
       if (taken !== undefined) return yield* new AlreadyExists({ what: "ticker", id: wanted.ticker })
       const sinceMs = wanted.dialect === "acf" ? yield* findProviderSince(caller.accountId).pipe(Effect.provideService(Postgres, postgres)) : undefined
-      return yield* accounts.act(caller.accountId, (account, nowMs): Effect.Effect<ListedAgent, CommitError | CommitAborted | InsufficientCredits> => {
+      const listing = accounts.act(caller.accountId, (account, nowMs): Effect.Effect<ListedAgent, CommitError | CommitAborted | InsufficientCredits> => {
         const agent: Agent = {
           ...wanted, id: newId<AgentId>(), ownerId: caller.accountId, status: "active", suspended: false,
           provider: undefined, providerKey: undefined, providerSinceMs: wanted.dialect === "acf" ? sinceMs ?? nowMs : undefined,
@@ -82,7 +84,8 @@ export class Listings extends Context.Service<Listings, {
           agents.publish(agent)
           return listed
         }))
-      }).pipe(Effect.catchTag("CommitAborted", ({ constraint }) => Effect.fail(constraint === "agents_ticker_unique"
+      })
+      return yield* spending.withMoney(caller, settings.launchFee, listing).pipe(Effect.catchTag("CommitAborted", ({ constraint }) => Effect.fail(constraint === "agents_ticker_unique"
         ? new AlreadyExists({ what: "ticker", id: wanted.ticker })
         : new NotCommitted({ retryAfterMs: 1_000 }))))
     })

@@ -21,6 +21,7 @@ import { gauge, metrics } from "../telemetry/Metrics.ts"
 import { Accounts } from "./AccountActor.ts"
 import { Chat } from "./chat/Chat.ts"
 import { Holds } from "./Holds.ts"
+import { Spending } from "./lease/Spending.ts"
 import { Node } from "./Node.ts"
 
 const holdSweepMs = 1_000
@@ -40,6 +41,7 @@ const every = <E, R>(intervalMs: number, what: string, task: Effect.Effect<unkno
 export const layerMaintenance = Layer.effectDiscard(Effect.gen(function*() {
   const accounts = yield* Accounts
   const holds = yield* Holds
+  const spending = yield* Spending
   const settings = yield* Config
   const { run } = yield* Postgres
   // Not a number until the first proof: 0 would be a claim.
@@ -47,7 +49,7 @@ export const layerMaintenance = Layer.effectDiscard(Effect.gen(function*() {
   gauge("tollgate_ledger_imbalance_microusd", "What the books don't add up by; any number but 0 is an emergency", () => lastImbalance)
 
   yield* every(holdSweepMs, "release of expired holds", Effect.sync(() => {
-    for (const { accountId, holdId } of holds.expired(Date.now())) accounts.release(accountId, holdId)
+    for (const { accountId, subjectId, holdId } of holds.expired(Date.now())) spending.release({ accountId, subjectId }, holdId)
   }))
   yield* every(limits.passivateSweepMs, "passivation", Effect.sync(() => accounts.passivateIdle(Date.now())))
   yield* every(upkeepMs, "database upkeep", run((sql) => keepUp(sql, Date.now(), settings)).pipe(Effect.repeat({ while: (more) => more })))

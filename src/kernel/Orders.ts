@@ -14,15 +14,20 @@
  * higher one, fails and refunds it, and never sends it again. A final commit
  * that is refused or in doubt is decided again on the re-activated account,
  * which knows whether the order is still pending. On the same node an order
- * outlives re-activations: `running` tells it from an orphan.
+ * outlives re-activations: `running` tells it from an orphan. The account moves
+ * to another node: that waits a moment for the order's end; after it the next
+ * owner has failed and refunded the order, and its end is nobody's here. Pending
+ * orders that came with a shard, e.g. of a node that died, are recovered when it
+ * arrives.
  *
  * An order with files is created when its form has begun, and answered when the
  * form is complete. A form that breaks off or is refused on the way fails its
  * order, and is refused when the refund is durable; when the agent has completed
  * the order without the rest of its form, it stands.
  */
-import { Context, Effect, Fiber, Layer, Schedule } from "effect"
+import { Context, Effect, Fiber, Layer, Queue, Schedule } from "effect"
 import { createHash } from "node:crypto"
+import { Placement } from "../actor/Placement.ts"
 import { limits } from "../config.ts"
 import type { Account, PendingOrder } from "../domain/account.ts"
 import { type Agent, isCallable } from "../domain/agent.ts"
@@ -41,7 +46,7 @@ import { Agents } from "./AgentActor.ts"
 import type { Caller } from "./Caller.ts"
 import { newId } from "./Ids.ts"
 import { type IdempotentCall, idempotencyRows } from "./Idempotency.ts"
-import { Ledger } from "./Ledger.ts"
+import { Spending } from "./lease/Spending.ts"
 import { OrderRun, type Ran, promptBody } from "./OrderRun.ts"
 import { OrderUpload, type UploadedFiles } from "./OrderUpload.ts"
 import type { Header } from "./Relay.ts"
@@ -72,7 +77,7 @@ export class Orders extends Context.Service<Orders, {
   readonly get: (caller: Caller, id: string) => Effect.Effect<OrderView, NotFound | StoreUnavailable>
   readonly list: (caller: Caller, query: { readonly status: OrderStatus | undefined; readonly limit: number; readonly after: string | undefined }) =>
     Effect.Effect<ReadonlyArray<OrderView>, StoreUnavailable>
-  /** Activates every account that a crash left with pending orders, which fails and refunds them. Answers how many accounts. */
+  /** Activates every account of this node that a crash left with pending orders, which fails and refunds them. Answers how many accounts. */
   readonly recover: Effect.Effect<number, StoreUnavailable>
   /** Takes no new orders and waits for the running ones, at most `drainMs`. */
   readonly drain: Effect.Effect<void>
@@ -80,8 +85,9 @@ export class Orders extends Context.Service<Orders, {
   static readonly layer = Layer.effect(Orders, Effect.gen(function*() {
     const accounts = yield* Accounts
     const agents = yield* Agents
-    const ledger = yield* Ledger
+    const spending = yield* Spending
     const orderRun = yield* OrderRun
+    const placement = yield* Placement
     const postgres = yield* Postgres
     const running = new Map<OrderId, AccountId>()
     const recovering = new Set<OrderId>()
@@ -94,11 +100,17 @@ export class Orders extends Context.Service<Orders, {
       if (running.size === 0) onIdle?.()
     }
 
-    /** Ends an order, again and again until the account knows it as ended. */
-    const finish = (accountId: AccountId, order: PendingOrder, agent: Agent | undefined, answer: OrderAnswer, status: number) =>
+    const isElsewhere = (accountId: AccountId): boolean => typeof placement.locate(accountId) !== "string"
+
+    /** Ends an order, again and again until the account knows it as ended. False: that is another node's to do. */
+    const finish = (accountId: AccountId, order: PendingOrder, agent: Agent | undefined, answer: OrderAnswer, status: number): Effect.Effect<boolean> =>
       accounts.act(accountId, (account, nowMs): Effect.Effect<void, CommitError> => finishOnce(accounts, account, order, agent, answer, status, nowMs)).pipe(
-        Effect.retry({ while: (error) => error._tag !== "NotFound", schedule: Schedule.spaced(500) }),
-        Effect.catch((error) => Effect.sync(() => log.error({ orderId: order.id, tag: error._tag }, "order could not be ended")))
+        Effect.retry({ while: (error) => error._tag !== "NotFound" && !isElsewhere(accountId), schedule: Schedule.spaced(500) }),
+        Effect.as(true),
+        Effect.catch((error) => Effect.sync(() => {
+          log.error({ orderId: order.id, tag: error._tag }, isElsewhere(accountId) ? "the order's account has moved: its owner refunds it" : "order could not be ended")
+          return false
+        }))
       )
 
     accounts.onActivated((account) => {
@@ -117,12 +129,12 @@ export class Orders extends Context.Service<Orders, {
     /** `ran` is how it comes to its end. */
     const run = (accountId: AccountId, order: PendingOrder, agent: Agent, ran: Effect.Effect<Ran>): Fiber.Fiber<Ran> =>
       Effect.runFork(ran.pipe(
-        Effect.tap(({ answer, status }) => finish(accountId, order, agent, answer, status)),
+        Effect.flatMap((ended) => Effect.map(finish(accountId, order, agent, ended.answer, ended.status), (isEnded) => isEnded ? ended : undone)),
         Effect.ensuring(Effect.sync(() => ended(order.id)))
       ))
 
     const reserve = (caller: Caller, wanted: NewOrder, agent: Agent, idempotency: IdempotentCall | undefined) =>
-      ledger.withEarnings(caller.accountId, accounts.act(caller.accountId, (account, nowMs): Effect.Effect<Reserved, CommitError | InsufficientCredits | BudgetExceeded | Overloaded> => {
+      spending.withMoney(caller, agent.price, accounts.act(caller.accountId, (account, nowMs): Effect.Effect<Reserved, CommitError | InsufficientCredits | BudgetExceeded | Overloaded> => {
         if (account.orders.size >= limits.ordersRunningPerAccountMax) return Effect.fail(new Overloaded({ what: "orders running", retryAfterMs: 1_000 }))
         const order: PendingOrder = {
           id: newId<OrderId>(), subjectId: caller.subjectId, agentId: agent.id, agent: agent.ticker, amount: agent.price, createdAtMs: nowMs
@@ -154,6 +166,16 @@ export class Orders extends Context.Service<Orders, {
       return isCallable(agent) ? agent : yield* new AgentPaused({ agent: agent.ticker })
     })
 
+    const recover = accountsWithPendingOrders.pipe(
+      Effect.provideService(Postgres, postgres),
+      Effect.map((ids) => ids.filter((id) => placement.locate(id) === "local")),
+      Effect.tap((ids) => Effect.forEach(ids, (id) => accounts.ask(id, () => {}).pipe(
+        Effect.catch((error) => error._tag === "NotFound" || placement.locate(id) !== "local" ? Effect.void : Effect.fail(new StoreUnavailable({ retryAfterMs: 1_000 })))
+      ), { concurrency: 4 })),
+      Effect.map((ids) => ids.length)
+    )
+    yield* recoverWhenMoved(placement, recover)
+
     return Orders.of({
       create: Effect.fn("Orders.create")(function*(caller, wanted, idempotency) {
         const agent = yield* callable(wanted)
@@ -183,11 +205,7 @@ export class Orders extends Context.Service<Orders, {
         Effect.flatMap((order) => order === undefined ? Effect.fail(new NotFound({ what: "order", id })) : Effect.succeed(order))
       ),
       list: (caller, { status, limit, after }) => listOrders(caller.accountId, status, limit, after).pipe(Effect.provideService(Postgres, postgres)),
-      recover: accountsWithPendingOrders.pipe(
-        Effect.provideService(Postgres, postgres),
-        Effect.tap((ids) => Effect.forEach(ids, (id) => Effect.ignore(accounts.ask(id, () => {})), { concurrency: 4 })),
-        Effect.map((ids) => ids.length)
-      ),
+      recover,
       drain: Effect.suspend(() => {
         draining = true
         if (running.size === 0) return Effect.void
@@ -196,6 +214,20 @@ export class Orders extends Context.Service<Orders, {
     })
   }))
 }
+
+/** How an order ends whose account has moved away. */
+const undone: Ran = { answer: { _tag: "failed", error: "the gateway stopped while the order ran" }, status: 503 }
+
+/** Whenever places have changed, one time for all that changed meanwhile; until it has succeeded. */
+const recoverWhenMoved = Effect.fnUntraced(function*(placement: Placement["Service"], recover: Effect.Effect<unknown, StoreUnavailable>) {
+  const moved = yield* Queue.sliding<void>(1)
+  placement.onMoved(() => { Queue.offerUnsafe(moved, undefined) })
+  yield* Queue.take(moved).pipe(
+    Effect.andThen(recover.pipe(Effect.retry(Schedule.spaced(1_000)))),
+    Effect.forever,
+    Effect.forkScoped
+  )
+})
 
 /** One attempt, on the activation that is current now. An order it no longer has is ended already. */
 const finishOnce = (

@@ -14,11 +14,11 @@ import type { Agent } from "../domain/agent.ts"
 import type { GatewayError, InsufficientCredits } from "../domain/errors.ts"
 import type { Credits } from "../domain/credits.ts"
 import { UsageBuffer } from "../store/UsageBuffer.ts"
-import { Accounts } from "./AccountActor.ts"
+import type { Peer } from "../cluster/Cluster.ts"
 import { Agents } from "./AgentActor.ts"
 import { AgentCredential } from "./upstream/AgentCredential.ts"
 import { Idempotency } from "./Idempotency.ts"
-import { Ledger } from "./Ledger.ts"
+import { Spending } from "./lease/Spending.ts"
 import { FreeCalls } from "./market/FreeCalls.ts"
 import { RelayedCall, type RelayParts } from "./relay/RelayedCall.ts"
 import { Webhooks } from "./webhooks/Webhooks.ts"
@@ -98,6 +98,10 @@ export interface Downstream {
   }): { pause(): void; resume(): void }
   /** Called at most once, when the caller goes away before the answer was complete. */
   onGone(handler: () => void): void
+  /** Whether another node may answer the call instead. */
+  readonly canPassOn: boolean
+  /** The call is another node's to answer: it is passed on with what is left of it. `body`: what was collected; `undefined`: it was not touched. */
+  passOn(peer: Peer, body: Uint8Array | undefined): void
   /** A complete answer in one write. */
   reply(status: number, headers: ReadonlyArray<Header>, body: Uint8Array | string): void
   /** The head of a streamed answer. `contentLength` when the agent announced one. */
@@ -119,12 +123,11 @@ export class Relay extends Context.Service<Relay, { readonly call: RelayCall }>(
   static readonly layer = Layer.effect(Relay, Effect.gen(function*() {
     const settings = yield* Config
     const parts: RelayParts = {
-      accounts: yield* Accounts,
       agents: yield* Agents,
       credential: yield* AgentCredential,
       idempotency: yield* Idempotency,
       freeCalls: yield* FreeCalls,
-      ledger: yield* Ledger,
+      spending: yield* Spending,
       upstream: yield* Upstream,
       usage: yield* UsageBuffer,
       webhooks: yield* Webhooks,

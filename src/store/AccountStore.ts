@@ -4,9 +4,9 @@
  */
 import { Effect } from "effect"
 import type { Budget, BudgetWindow } from "../domain/budget.ts"
-import type { PendingOrder } from "../domain/account.ts"
+import type { Lease, PendingOrder, SubjectId } from "../domain/account.ts"
 import { NotFound, type StoreUnavailable } from "../domain/errors.ts"
-import type { AccountId, AgentId, KeyId, OrderId, Token, UserId } from "../domain/ids.ts"
+import type { AccountId, AgentId, KeyId, LeaseId, OrderId, Token, UserId } from "../domain/ids.ts"
 import { Postgres, type Sql } from "./Postgres.ts"
 
 export interface SubjectRow {
@@ -29,6 +29,8 @@ export interface ActivationRow {
   readonly subjects: ReadonlyArray<SubjectRow>
   /** Pending orders with the token of the activation that ran them. */
   readonly orders: ReadonlyArray<PendingOrder>
+  /** Not in `available`. Those that nothing can be spent from any more are among them. */
+  readonly leases: ReadonlyArray<Lease>
 }
 
 interface AccountRow { token: bigint; available: bigint; reserved: bigint; status: string }
@@ -52,6 +54,9 @@ const selectPendingOrders = (sql: Sql, id: AccountId) => sql<Array<{ id: OrderId
   select o.id, o.subject_id, o.agent_id, a.ticker, o.amount, o.created_at
   from orders o left join agents a on a.id = o.agent_id where o.account_id = ${id} and o.status = 'pending'`
 
+const selectLeases = (sql: Sql, id: AccountId) => sql<Array<{ id: LeaseId; subject_id: SubjectId; node_id: string; amount: bigint; spent: bigint; granted_at: Date }>>`
+  select id, subject_id, node_id, amount, spent, granted_at from leases where account_id = ${id}`
+
 /** Orders that go on under a new activation: they belong to its token from now on. */
 const adoptOrders = (sql: Sql, id: AccountId, token: bigint) => sql`
   update orders o set token = ${token} from accounts a
@@ -71,10 +76,10 @@ export const activateAccount = (id: AccountId): Effect.Effect<ActivationRow, Not
     run(async (sql) => {
       const [account] = await takeToken(sql, id)
       if (account === undefined) return undefined
-      const [users, keys, budgets, orders] = await Promise.all([
-        selectUsers(sql, id), selectKeys(sql, id), selectBudgets(sql, id), selectPendingOrders(sql, id), adoptOrders(sql, id, account.token)
+      const [users, keys, budgets, orders, leases] = await Promise.all([
+        selectUsers(sql, id), selectKeys(sql, id), selectBudgets(sql, id), selectPendingOrders(sql, id), selectLeases(sql, id), adoptOrders(sql, id, account.token)
       ])
-      return activation(id, account, users, keys, budgets, orders)
+      return activation(id, account, users, keys, budgets, orders, leases)
     })
   ).pipe(Effect.flatMap((row) => row === undefined ? Effect.fail(new NotFound({ what: "account", id })) : Effect.succeed(row)))
 
@@ -84,7 +89,8 @@ const activation = (
   users: Awaited<ReturnType<typeof selectUsers>>,
   keys: Awaited<ReturnType<typeof selectKeys>>,
   budgets: Awaited<ReturnType<typeof selectBudgets>>,
-  orders: Awaited<ReturnType<typeof selectPendingOrders>>
+  orders: Awaited<ReturnType<typeof selectPendingOrders>>,
+  leases: Awaited<ReturnType<typeof selectLeases>>
 ): ActivationRow => ({
   id,
   token: account.token as Token,
@@ -110,6 +116,9 @@ const activation = (
   ],
   orders: orders.map((order) => ({
     id: order.id, subjectId: order.subject_id, agentId: order.agent_id, agent: order.ticker ?? "", amount: order.amount, createdAtMs: order.created_at.getTime()
+  })),
+  leases: leases.map((lease) => ({
+    id: lease.id, subjectId: lease.subject_id, nodeId: lease.node_id, amount: lease.amount, spent: lease.spent, grantedAtMs: lease.granted_at.getTime()
   }))
 })
 

@@ -41,13 +41,22 @@ const balances: ReadonlyArray<Check> = [
     findings: `select 'all books' as id, 'imbalance ' || sum(amount) as detail from entries having sum(amount) <> 0`
   },
   {
-    name: "available and reserved of every account are the sums of its entries",
+    name: "available, with what is left of its leases, and reserved of every account are the sums of its entries",
     findings: `
-      select coalesce(a.id, t.account_id)::text as id,
-             format('available %s, entries %s; reserved %s, entries %s', a.available, t.available, a.reserved, t.reserved) as detail
+      select coalesce(a.id, l.account_id, t.account_id)::text as id,
+             format('available %s, in leases %s, entries %s; reserved %s, entries %s', a.available, l.rest, t.available, a.reserved, t.reserved) as detail
       from accounts a
+      full join (select account_id, sum(amount - spent) as rest from leases group by account_id) l on l.account_id = a.id
       full join (select account_id, sum(available) as available, sum(reserved) as reserved from transactions group by account_id) t on t.account_id = a.id
-      where a.id is null or a.available <> coalesce(t.available, 0) or a.reserved <> coalesce(t.reserved, 0)`
+      where a.id is null or a.available + coalesce(l.rest, 0) <> coalesce(t.available, 0) or a.reserved <> coalesce(t.reserved, 0)`
+  },
+  {
+    name: "every lease has spent what its transactions say, all charges of its account and subject, and no more than it has",
+    findings: `
+      select l.id::text, format('amount %s, spent %s, transactions %s', l.amount, l.spent, -sum(t.available)) as detail
+      from leases l left join transactions t on t.lease_id = l.id group by l.id
+      having l.spent <> coalesce(-sum(t.available), 0) or l.spent < 0 or l.spent > l.amount
+          or count(*) filter (where t.type <> 'charge' or t.account_id <> l.account_id or t.id is not null and t.subject_id is distinct from l.subject_id) > 0`
   },
   {
     name: "posted earnings of every account are the sum of its entries",
@@ -344,16 +353,17 @@ const keys: ReadonlyArray<Check> = [
       from budgets where spent < 0 or spent > amount`
   },
   {
-    // Keys that can't be used any more get nothing back, and need not.
-    name: "total budgets of usable keys have spent what their transactions say",
+    // Keys that can't be used any more get nothing back, and need not. What was spent of a lease is the budget's when it is closed.
+    name: "total budgets of usable keys have spent, with their keys' leases, what their transactions say, and no more than they are",
     findings: `
-      select b.key_id || ' total' as id, format('spent %s, transactions %s', b.spent, coalesce(t.spent, 0)) as detail
+      select b.key_id || ' total' as id, format('spent %s, of leases %s, transactions %s', b.spent, l.spent, coalesce(t.spent, 0)) as detail
       from budgets b
       join api_keys k on k.id = b.key_id and k.status = 'active' and (k.expires_at is null or k.expires_at > now())
       left join (
         select subject_id, -sum(available) as spent from transactions where type in ('charge', 'reserve', 'refund') group by subject_id
       ) t on t.subject_id = b.key_id
-      where b.budget_window = 'total' and b.spent <> coalesce(t.spent, 0)`
+      left join (select subject_id, sum(spent) as spent from leases group by subject_id) l on l.subject_id = b.key_id
+      where b.budget_window = 'total' and (b.spent + coalesce(l.spent, 0) <> coalesce(t.spent, 0) or b.spent + coalesce(l.spent, 0) > b.amount)`
   },
   {
     name: "every idempotency key names something of its account that exists",

@@ -2,10 +2,10 @@
  * What one decision asks to be made durable: the rows of one account's commit
  * request, and how its outcome is told.
  */
-import type { BudgetChange, CallKind, SubjectId, Transaction } from "../domain/account.ts"
+import type { BudgetChange, CallKind, LeaseChange, SubjectId, Transaction } from "../domain/account.ts"
 import type { Agent } from "../domain/agent.ts"
 import type { Credits } from "../domain/credits.ts"
-import type { AccountId, AgentId, KeyId, OrderId, SessionId, Token } from "../domain/ids.ts"
+import type { AccountId, AgentId, KeyId, LeaseId, OrderId, SessionId, Token } from "../domain/ids.ts"
 import type { WebhookEvent } from "../domain/webhook.ts"
 
 export interface UsageRow {
@@ -99,17 +99,6 @@ export interface TurnRow {
   readonly completedAtMs: number
 }
 
-/** Never in one batch with a turn of the same session: one statement changes a row once. */
-export interface ClosedSessionRow {
-  readonly id: SessionId
-  /** With another term by now it stays open; absent: it is closed whatever its term. */
-  readonly term?: bigint | undefined
-  readonly reason: string
-  /** Of the letter that brings the receipt; `undefined` when none is to be sent. */
-  readonly letterId: string | undefined
-  readonly atMs: number
-}
-
 export interface LateCancelRow {
   readonly agentId: AgentId
   readonly atMs: number
@@ -153,6 +142,8 @@ export interface AuditRow {
 export interface CommitRows {
   readonly transactions?: ReadonlyArray<Transaction>
   readonly budgets?: ReadonlyArray<BudgetChange>
+  /** Of this account. Giving back what was spent takes the rest of the request with it, and so does changing a lease that was closed. */
+  readonly leases?: ReadonlyArray<LeaseChange>
   /** Of calls that a transaction among these charges or refunds, which has the same id, account, subject and agent. */
   readonly usage?: ReadonlyArray<UsageRow>
   /** Calls that no credits move for. */
@@ -164,7 +155,6 @@ export interface CommitRows {
   readonly finished?: ReadonlyArray<OrderResult>
   readonly sessions?: ReadonlyArray<SessionRow>
   readonly turns?: ReadonlyArray<TurnRow>
-  readonly closedSessions?: ReadonlyArray<ClosedSessionRow>
   readonly lateCancels?: ReadonlyArray<LateCancelRow>
   readonly keys?: ReadonlyArray<KeyRow>
   readonly revoked?: ReadonlyArray<{ readonly id: KeyId; readonly atMs: number }>
@@ -175,7 +165,7 @@ export interface CommitRows {
 
 /**
  * `committed`: durable.
- * `refused`: certainly not done (stale token, outage before the send, a neighbour's failure); safe to retry.
+ * `refused`: certainly not done (stale token, lease closed or short, outage before the send, a neighbour's failure); safe to retry.
  * `aborted`: certainly not done, the server refused these rows; `constraint` says why.
  * `unknown`: could not be learned in time; done entirely or not at all.
  */
@@ -187,7 +177,15 @@ export type CommitOutcome =
 
 export interface CommitRequest {
   readonly accountId: AccountId
+  /** Of the activation that decided it; of no meaning with a lease. */
   readonly token: Token
+  /**
+   * Set by a node that does not own the account: the request is accepted while this lease is open and has what its
+   * transactions, all of them charges, take. The account's own row is neither changed nor locked.
+   */
+  readonly lease?: LeaseId | undefined
+  /** Other nodes have leases of the account: what they have left counts in the balances that its transactions tell. */
+  readonly hasLeases?: boolean | undefined
   readonly rows: CommitRows
   /** Called exactly once, never from within `submit`. */
   readonly done: (outcome: CommitOutcome) => void

@@ -1,24 +1,27 @@
 /**
- * The Committer: group commit for all actors of a node, fenced by their tokens.
+ * The Committer: group commit for all actors of a node, fenced by their tokens,
+ * and by leases where another node owns the account.
  *
  * Overview. Actors submit commit requests; while one batch is in flight the
  * next fills. A flush is one statement (`batchSql.ts`) in a transaction of its
  * own: a request is durable entirely or not at all.
  *
- *     submit ─▶ waiting ─▶ in flight ─┬─ acknowledged ──▶ committed | refused (stale token)
+ *     submit ─▶ waiting ─▶ in flight ─┬─ acknowledged ──▶ committed | refused (stale token, lease closed)
  *                                     ├─ not executed ──▶ sent once more, then refused
- *                                     ├─ aborted ───────▶ sent again account by account
- *                                     └─ in doubt ──────▶ fence all its accounts, look the batch up
+ *                                     ├─ aborted ───────▶ sent again account by account, lease by lease
+ *                                     └─ in doubt ──────▶ fence all its accounts and leases, look the batch up
  *
  * Guarantee. `done` is called exactly once for each request, with an outcome
- * that is true. A request of an activation whose token is no longer current
- * changes nothing. An account with any request that did not commit is given up
+ * that is true. A request of an activation whose token is no longer current, or
+ * that spends from a lease which is closed or has less, changes nothing. An
+ * account or a lease with any request that did not commit is given up
  * (`onLost`): its requests that still wait are refused before they are sent, so
- * nothing is ever committed on top of a decision that was lost.
+ * nothing is ever committed on top of a decision that was lost. An account's
+ * leases and its own activation, should both be here, are given up apart.
  *
  * Failure cases. Connection cut after the send: the accounts' tokens are raised
- * first (which waits for a batch that still runs, and refuses one that has not
- * begun), then the batch's row says what happened. If the database stays away
+ * and the leases made unusable first (which waits for a batch that still runs,
+ * and refuses one that has not begun), then the batch's row says what happened. If the database stays away
  * past `outcomeDeadlineMs` callers learn `unknown`; accounts stay fenced by
  * their next activation. While no answer comes, everything that waits is
  * refused at once and `available()` is false. A server that keeps the connection
@@ -35,7 +38,7 @@
 import { Context, Effect, Layer } from "effect"
 import { randomUUID } from "node:crypto"
 import { limits } from "../config.ts"
-import type { AccountId, Token } from "../domain/ids.ts"
+import type { AccountId, LeaseId, Token } from "../domain/ids.ts"
 import { log } from "../telemetry/log.ts"
 import { gauge, metrics } from "../telemetry/Metrics.ts"
 import type { CommitOutcome, CommitRequest } from "./Commit.ts"
@@ -47,13 +50,14 @@ const committed: CommitOutcome = { _tag: "committed" }
 const refused: CommitOutcome = { _tag: "refused" }
 const unknown: CommitOutcome = { _tag: "unknown" }
 
-export type LostListener = (accountId: AccountId, token: Token) => void
+/** With a lease that is what was lost; else the account's activation of this token. */
+export type LostListener = (accountId: AccountId, token: Token, lease: LeaseId | undefined) => void
 
 export class Committer extends Context.Service<Committer, {
   readonly submit: (request: CommitRequest) => void
   /** False while the database does not answer: what would be submitted now would be refused. */
   readonly available: () => boolean
-  /** Called for each account whose activation must be dropped, before any of its callers is answered. */
+  /** Called for each account whose activation must be dropped, and each lease, before any of its callers is answered. */
   readonly onLost: (listener: LostListener) => void
   /** Resolves when nothing waits and nothing is in flight. */
   readonly drained: Effect.Effect<void>
@@ -143,10 +147,12 @@ class GroupCommit {
     while (this.waiting.length > 0) {
       const batch = this.waiting.length <= limits.batchCommitsMax ? this.waiting : this.waiting.slice(0, limits.batchCommitsMax)
       this.waiting = batch === this.waiting ? [] : this.waiting.slice(batch.length)
-      await this.flush(batch, true).catch((defect: unknown) => {
-        log.fatal({ err: defect }, "committer failed")
-        this.lose(batch, unknown)
-      })
+      for (const part of partsOf(batch)) {
+        await this.flush(part, true).catch((defect: unknown) => {
+          log.fatal({ err: defect }, "committer failed")
+          this.lose(part, unknown)
+        })
+      }
     }
     this.running = false
     for (const resolve of this.idle.splice(0)) resolve()
@@ -179,9 +185,9 @@ class GroupCommit {
     const tokens = newestTokens(batch)
     for (const request of batch) assertSound(request)
     // Two terms of one account in a batch: the earlier is stale already.
-    const current = batch.filter((request) => tokens.get(request.accountId) === request.token)
-    const { present, parameters } = batchParameters(current)
-    const [row] = await this.answer(this.sql.unsafe<Array<{ refused: ReadonlyArray<string> }>>(batchSql(present), [batchId, ...parameters], { prepare: true }))
+    const current = batch.filter((request) => request.lease !== undefined || tokens.get(request.accountId) === request.token)
+    const { present, leases, parameters } = batchParameters(current)
+    const [row] = await this.answer(this.sql.unsafe<Array<{ refused: ReadonlyArray<string> }>>(batchSql(present, leases), [batchId, ...parameters], { prepare: true }))
     return new Set(row!.refused)
   }
 
@@ -189,40 +195,45 @@ class GroupCommit {
     const lost: Array<CommitRequest> = []
     const tokens = newestTokens(batch)
     for (const request of batch) {
-      if (stale.has(request.accountId) || tokens.get(request.accountId) !== request.token) lost.push(request)
+      if (stale.has(request.accountId) || request.lease === undefined && tokens.get(request.accountId) !== request.token) lost.push(request)
       else request.done(committed)
     }
     this.lose(lost, refused)
   }
 
-  /** The server refused the statement: whose rows were at fault is found by sending each account's alone. */
+  /** The server refused the statement: whose rows were at fault is found by sending each account's or lease's alone. */
   private async separate(batch: ReadonlyArray<CommitRequest>, error: unknown): Promise<void> {
-    const accounts = new Map<AccountId, Array<CommitRequest>>()
+    const fences = new Map<AccountId | LeaseId, Array<CommitRequest>>()
     for (const request of batch) {
-      const own = accounts.get(request.accountId)
-      if (own === undefined) accounts.set(request.accountId, [request])
+      const fence = request.lease ?? request.accountId
+      const own = fences.get(fence)
+      if (own === undefined) fences.set(fence, [request])
       else own.push(request)
     }
-    if (accounts.size > 1) {
-      for (const own of accounts.values()) await this.flush(own, true)
+    if (fences.size > 1) {
+      for (const own of fences.values()) await this.flush(own, true)
       return
     }
     const constraint = (error as { readonly constraint_name?: string }).constraint_name
     this.lose(batch, { _tag: "aborted", constraint })
   }
 
-  /** The batch was sent and no answer came. Fences its accounts, then reads its row. */
+  /** The batch was sent and no answer came. Fences its accounts and leases, then reads its row. */
   private async lookUp(batchId: string, batch: ReadonlyArray<CommitRequest>): Promise<void> {
     const began = performance.now()
     this.outageSince = began
     this.loseWaiting()
     this.giveUp(batch)
-    const accounts = Array.from(new Set(batch.map((request) => request.accountId)))
+    const accounts = Array.from(newestTokens(batch).keys())
+    const leases = Array.from(leasesOf(batch).keys())
     for (;;) {
       try {
         await this.answer(this.sql`
           with locked as (select id from accounts where id = any(${accounts}::uuid[]) order by id for update)
           update accounts a set token = a.token + 1 from locked where a.id = locked.id`)
+        if (leases.length > 0) await this.answer(this.sql`
+          with locked as (select id from leases where id = any(${leases}::uuid[]) order by id for update)
+          update leases l set is_open = false from locked where l.id = locked.id`)
         const [row] = await this.answer(this.sql<Array<{ refused: ReadonlyArray<string> }>>`select refused from batches where id = ${batchId}`)
         this.outageSince = undefined
         return row === undefined ? this.lose(batch, refused) : this.settle(batch, new Set(row.refused))
@@ -265,29 +276,58 @@ class GroupCommit {
     for (const request of requests) request.done(outcome)
   }
 
-  /** Drops the activations behind these requests, and with them what they still have waiting. */
+  /** Drops the activations and leases behind these requests, and with them what they still have waiting. */
   private giveUp(requests: ReadonlyArray<CommitRequest>): void {
-    const lost = newestTokens(requests)
-    for (const [accountId, token] of lost) for (const listener of this.listeners) listener(accountId, token)
-    const dropped = this.waiting.filter((request) => request.token <= (lost.get(request.accountId) ?? -1n))
+    const tokens = newestTokens(requests)
+    const leases = leasesOf(requests)
+    for (const listener of this.listeners) {
+      for (const [accountId, token] of tokens) listener(accountId, token, undefined)
+      for (const [lease, { accountId, token }] of leases) listener(accountId, token, lease)
+    }
+    const isLost = ({ accountId, token, lease }: CommitRequest): boolean => lease === undefined ? token <= (tokens.get(accountId) ?? -1n) : leases.has(lease)
+    const dropped = this.waiting.filter(isLost)
     if (dropped.length === 0) return
-    this.waiting = this.waiting.filter((request) => request.token > (lost.get(request.accountId) ?? -1n))
+    this.waiting = this.waiting.filter((request) => !isLost(request))
     for (const request of dropped) request.done(refused)
   }
 }
 
+/** Of the activations. */
 const newestTokens = (requests: ReadonlyArray<CommitRequest>): ReadonlyMap<AccountId, Token> => {
   const tokens = new Map<AccountId, Token>()
-  for (const { accountId, token } of requests) if ((tokens.get(accountId) ?? token) <= token) tokens.set(accountId, token)
+  for (const { accountId, token, lease } of requests) {
+    if (lease === undefined && (tokens.get(accountId) ?? token) <= token) tokens.set(accountId, token)
+  }
   return tokens
+}
+
+/** What is spent from, each with one of its requests. */
+const leasesOf = (requests: ReadonlyArray<CommitRequest>): ReadonlyMap<LeaseId, CommitRequest> => {
+  const leases = new Map<LeaseId, CommitRequest>()
+  for (const request of requests) if (request.lease !== undefined) leases.set(request.lease, request)
+  return leases
+}
+
+/** A statement refuses accounts: one that just moved, and is both decided here and spent from by lease, takes two. */
+const partsOf = (batch: ReadonlyArray<CommitRequest>): ReadonlyArray<ReadonlyArray<CommitRequest>> => {
+  if (leasesOf(batch).size === 0) return [batch]
+  const decidedHere = newestTokens(batch)
+  const isApart = ({ accountId, lease }: CommitRequest): boolean => lease !== undefined && decidedHere.has(accountId)
+  const apart = batch.filter(isApart)
+  return apart.length === 0 ? [batch] : [batch.filter((request) => !isApart(request)), apart]
 }
 
 /**
  * Looked at before it is sent: a machine that breaks this must not reach the database. The sides of every transaction
- * sum to zero, an order's money moves only with its end, and a call is recorded only with what it moved.
+ * sum to zero, an order's money moves only with its end, a call is recorded only with what it moved, and a lease is only
+ * charged, never for more than itself: what its account and its key have is the owner's to change.
  */
-const assertSound = ({ rows }: CommitRequest): void => {
+const assertSound = ({ lease, rows }: CommitRequest): void => {
+  if (lease !== undefined && [rows.budgets, rows.leases, rows.orders, rows.finished, rows.keys, rows.revoked, rows.agents].some((some) => some !== undefined && some.length > 0)) {
+    throw new Error(`lease ${lease} is not enough for these rows`)
+  }
   for (const t of rows.transactions ?? []) {
+    if (lease !== undefined && (t.type !== "charge" || t.available > 0n || t.reserved !== 0n)) throw new Error(`transaction ${t.id} (${t.type}) is no charge of lease ${lease}`)
     if (t.available + t.reserved + t.earned + t.fee + t.buyback + t.deposits + t.withdrawals !== 0n) {
       throw new Error(`transaction ${t.id} (${t.type}) does not sum to zero`)
     }

@@ -71,8 +71,8 @@ const settings = (socketDir: string, durable: boolean): Readonly<Record<string, 
   port,
   unix_socket_directories: socketDir,
   unix_socket_permissions: "0700",
-  // The gateway's pools take about ten; the rest is for operators' scripts.
-  max_connections: 100,
+  // A gateway takes about ten, and there may be sixteen (npm run cluster); the rest is for operators' scripts.
+  max_connections: 200,
   // Accounts, keys and the current day's rows; the file cache holds the rest.
   shared_buffers: "128MB",
   // A copy made while the server runs is completed by its log; replicas there are none.

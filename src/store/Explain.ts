@@ -73,7 +73,7 @@ export interface Evidence {
   readonly audit: ReadonlyArray<StoredAudit>
   /** A transaction of the account that left the balance that this one began with. */
   readonly predecessor: TransactionId | undefined
-  /** All earlier ones were looked at. */
+  /** All earlier ones were looked at, and no other node spent from a lease at that time: then the balances told are a moment old. */
   readonly predecessorsAreAll: boolean
 }
 
@@ -83,7 +83,7 @@ const predecessorsMax = 2_000
 interface TransactionRow {
   id: TransactionId; batch_id: string; account_id: AccountId; type: TransactionType; available: bigint; reserved: bigint; earner_id: AccountId | null; earned: bigint
   fee: bigint; buyback: bigint; deposits: bigint; withdrawals: bigint; balance_after: bigint; agent_id: AgentId | null; order_id: OrderId | null
-  subject_id: SubjectId | null; reference: string | null; created_at: Date
+  subject_id: SubjectId | null; reference: string | null; created_at: Date; lease_id: string | null
 }
 
 const selectTransactions = (sql: Sql, id: string) => sql<Array<TransactionRow>>`
@@ -145,11 +145,12 @@ const lastIdAt = (ms: number): string => {
 }
 
 /** A minute of grace for the other clocks that write transactions; what is dated before is taken first. */
-const selectBefore = (sql: Sql, row: TransactionRow) => sql<Array<{ predecessor: TransactionId | null; count: number }>>`
+const selectBefore = (sql: Sql, row: TransactionRow) => sql<Array<{ predecessor: TransactionId | null; count: number; shared: boolean }>>`
   select (array_agg(id order by created_at <= ${row.created_at} desc, created_at desc, id desc) filter (where balance_after = ${row.balance_after - row.available}::bigint))[1] as predecessor,
-         count(*)::int as count
+         count(*)::int as count,
+         coalesce(max(created_at) filter (where lease_id is not null) > max(created_at) filter (where created_at <= ${row.created_at}) - interval '1 minute', false) as shared
   from (
-    select id, balance_after, created_at from transactions
+    select id, balance_after, created_at, lease_id from transactions
     where account_id = ${row.account_id} and id <> ${row.id} and id < ${lastIdAt(row.created_at.getTime() + 60_000)}
     order by id desc limit ${predecessorsMax}
   ) before`
@@ -204,7 +205,7 @@ const evidenceOf = async (sql: Sql, row: TransactionRow): Promise<Evidence> => {
     idempotency: await selectIdempotency(sql, row.account_id, [row.id, ...(row.order_id === null ? [] : [row.order_id]), ...audit.map(({ target }) => target)]),
     audit,
     predecessor: before!.predecessor ?? undefined,
-    predecessorsAreAll: before!.count < predecessorsMax
+    predecessorsAreAll: before!.count < predecessorsMax && row.lease_id === null && !before!.shared
   }
 }
 

@@ -30,9 +30,10 @@ const selectEarnings = (sql: Sql, accountId: AccountId) => sql<Array<{ account_i
   select account_id, posted from earnings
   where account_id in (select id from accounts where id = ${accountId} or merged_into = ${accountId}) and posted > 0 order by account_id`
 
-/** Accounts, earnings and system sides at one instant: what they sum to is what was lost or invented. */
+/** Accounts, leases, earnings and system sides at one instant: what they sum to is what was lost or invented. */
 const selectImbalance = (sql: Sql) => sql<Array<{ imbalance: bigint }>>`
   select ((select coalesce(sum(available + reserved), 0) from accounts)
+        + (select coalesce(sum(amount - spent), 0) from leases)
         + (select coalesce(sum(posted), 0) from earnings)
         + (select coalesce(sum(fee + buyback + deposits + withdrawals), 0) from batches)
         + (select coalesce(sum(amount), 0) from books))::bigint as imbalance`

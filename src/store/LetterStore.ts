@@ -1,7 +1,7 @@
 /**
  * Letters that must arrive, and what the receipts among them say. A letter is
- * written by the commit that closes its session (`batchSql.ts`), without its
- * text, and sent by `kernel/Outbox.ts`.
+ * written by the statement that closes its session (`SessionStore.ts`), without
+ * its text, and sent by `kernel/Outbox.ts`.
  *
  * Who sends a letter has claimed it for `leaseMs`: nobody else is given it
  * before that time is over. When its sender died it is due again then. Times

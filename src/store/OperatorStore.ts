@@ -6,13 +6,15 @@
  * durable when the promise resolves, and done entirely or not at all.
  *
  * The account's token is raised with the change, so that nothing is committed
- * on top of what an activation knew before it: a call in flight whose charge
- * comes too late is answered 503 and costs nothing. An agent is decided by its
- * owner's activation, so there it is the owner's token.
+ * on top of what an activation knew before it, and what other nodes have of the
+ * account is closed: a call in flight whose charge comes too late is answered
+ * 503 and costs nothing. An agent is decided by its owner's activation, so there
+ * it is the owner's token.
  */
 import { type Credits, formatUsd } from "../domain/credits.ts"
 import { type AccountId, type AgentId, type TransactionId, isUuid } from "../domain/ids.ts"
 import { notifyChange } from "./Changes.ts"
+import { closeEveryLease, restOfLeases } from "./LeaseStore.ts"
 import type { Sql } from "./Postgres.ts"
 
 /** Ids and time of what is written. */
@@ -68,7 +70,9 @@ export const creditAccount = (sql: Sql, credit: Credit): Promise<Credited> =>
   inTransaction(sql, async (tx): Promise<Credited> => {
     const [account] = await lockAccount(tx, credit.email)
     if (account === undefined) return { _tag: "unknownEmail" }
-    if (account.available + credit.amount < 0n) return { _tag: "short", available: account.available }
+    const available = account.available + await restOfLeases(tx, account.id)
+    if (available + credit.amount < 0n) return { _tag: "short", available }
+    await closeEveryLease(tx, [account.id], credit.atMs)
     const [moved] = await moveCredits(tx, account.id, credit)
     await notifyChange(tx, "account", account.id)
     return { _tag: "credited", available: moved!.available }
@@ -121,7 +125,8 @@ export const suspend = (sql: Sql, { what, id }: Suspendable, suspended: boolean,
   inTransaction(sql, async (tx) => {
     const [changed] = await (what === "account" ? setAccount(tx, id, suspended, entry) : setAgent(tx, id, suspended, entry))
     if (changed === undefined) return false
-    if (what === "agent") await notifyChange(tx, "agent", id)
+    if (what === "account") await closeEveryLease(tx, [id], entry.atMs)
+    else await notifyChange(tx, "agent", id)
     await notifyChange(tx, "account", changed.account_id)
     return true
   })

@@ -11,11 +11,13 @@
  * a constraint violation through as `SqlFailure`. Anything else is a defect.
  */
 import { Context, Effect, Layer } from "effect"
+import { setTimeout as sleep } from "node:timers/promises"
 import postgres from "postgres"
 import { limits } from "../config.ts"
 import { StoreUnavailable } from "../domain/errors.ts"
+import { log } from "../telemetry/log.ts"
 
-/** How to reach a server: a URL, or a Unix socket's directory (which no URL can name for postgres.js). */
+/** How to reach a server: a URL as libpq reads it, or a Unix socket's directory. */
 export type Connection = string | { readonly host: string; readonly port: number; readonly user: string; readonly database: string }
 
 export type Sql = postgres.Sql<{ bigint: bigint }>
@@ -82,6 +84,24 @@ export interface PoolOptions {
   readonly onLost?: () => void
 }
 
+/**
+ * libpq's ways to name a Unix socket, `postgres://user@/name?host=/dir` and with
+ * any host before it, as postgres.js needs them: it would tell the server what
+ * stands in the query, and a login without a host is no URL to it.
+ */
+const placeOf = (text: string): readonly [url: string, place: { readonly host?: string; readonly port?: number }] => {
+  const whole = text.replace(/^(\w+:\/\/[^/?#]*@)(?=[/?]|$)/, "$1localhost")
+  const url = new URL(whole)
+  const take = (name: string): string | undefined => {
+    const value = url.searchParams.get(name) ?? undefined
+    url.searchParams.delete(name)
+    return value
+  }
+  const host = take("host") ?? (whole === text ? undefined : process.env["PGHOST"])
+  const port = take("port")
+  return [url.href, { ...(host === undefined ? {} : { host }), ...(port === undefined ? {} : { port: Number(port) }) }]
+}
+
 export const connect = (connection: Connection, options: PoolOptions): Sql => {
   const settings = {
     max: options.max,
@@ -101,7 +121,9 @@ export const connect = (connection: Connection, options: PoolOptions): Sql => {
     onnotice: () => {},
     onclose: () => options.onLost?.()
   } as const
-  return typeof connection === "string" ? postgres(connection, settings) : postgres({ ...connection, ...settings })
+  if (typeof connection !== "string") return postgres({ ...connection, ...settings })
+  const [url, place] = placeOf(connection)
+  return postgres(url, { ...settings, ...place })
 }
 
 interface Pool {
@@ -187,6 +209,21 @@ const committerSession = { plan_cache_mode: "force_generic_plan", enable_seqscan
 
 /** Pages and roll-ups are over sooner than compiling them would take. */
 const readsSession = { jit: "off" }
+
+/** What a server says that will soon take connections: it starts up, or others have all that there are. */
+const busy = new Set(["57P03", "53300"])
+/** Between tries, some ten seconds in all. */
+const waitsMs = [100, 250, 500, 1_000, 2_000, 3_000, 3_000]
+
+/** Waits for a server that is starting or has no connection to spare; any other failure is for the caller to meet. */
+export const awaitServer = async (sql: Sql): Promise<void> => {
+  for (const ms of waitsMs) {
+    const failure: unknown = await sql`select 1`.then(() => undefined, (cause: unknown) => cause)
+    if (!busy.has(codeOf(failure) ?? "")) return
+    if (ms === waitsMs[0]) log.warn({ reason: (failure as Error).message }, "the database takes no connection yet")
+    await sleep(ms)
+  }
+}
 
 export class Postgres extends Context.Service<Postgres, {
   readonly reads: Sql

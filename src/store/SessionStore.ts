@@ -1,10 +1,12 @@
 /**
- * Chat sessions as rows: reading them, taking them over, and the signs of life
- * of the nodes that have some. What a session does (opening, turns, closing)
- * goes through its account's commits.
+ * Chat sessions as rows: reading them, taking them over, closing them, and the
+ * signs of life of the nodes that have some. Opening one and its turns, which
+ * move money, go through their account's commits.
  *
- * A session's `term` is its fence: who takes it over raises it, and a turn that
- * names an earlier one is refused by the database.
+ * A session's row is its fence: who takes it over raises its `term`, and a turn
+ * that names an earlier one, or comes after the close, is refused by the
+ * database. So whoever may close it can do so without asking the node that has
+ * it, or the owner of its account.
  */
 import { Effect } from "effect"
 import type { SubjectId } from "../domain/account.ts"
@@ -26,10 +28,13 @@ export interface StoredSession {
   readonly closedAt: Date | undefined
 }
 
-/** What a node needs to go on with a session. */
-export interface AdoptedSession {
+export interface OwnedSession {
   readonly id: SessionId
   readonly accountId: AccountId
+}
+
+/** What a node needs to go on with a session. */
+export interface AdoptedSession extends OwnedSession {
   readonly agentId: AgentId
   readonly subjectId: SubjectId
   readonly term: bigint
@@ -38,6 +43,29 @@ export interface AdoptedSession {
   readonly startedAt: Date
   /** The node that had it stopped in good order and cut nothing off. */
   readonly leftWhole: boolean
+  /** It was taken from a node that did not leave it: that one may live, and know nothing of it. */
+  readonly isTaken: boolean
+}
+
+/** One with its term. */
+export interface HeldSession extends OwnedSession {
+  readonly term: bigint
+}
+
+export interface SessionEnd extends OwnedSession {
+  /** With another term by now it stays open; `undefined`: it is closed whatever its term. */
+  readonly term: bigint | undefined
+  readonly reason: string
+  /** Of the letter that brings its receipt, when it cost enough; `undefined`: none is sent. */
+  readonly letterId: string | undefined
+}
+
+/** A session as its row has it by now. */
+export interface StandingSession {
+  readonly isActive: boolean
+  readonly term: bigint
+  /** The key that its socket came with is good no more. */
+  readonly isRevoked: boolean
 }
 
 export interface StoredTurn {
@@ -92,28 +120,47 @@ const selectTurn = (sql: Sql, id: SessionId, messageId: string) => sql<Array<{ i
 
 /** `is not distinct from`, because no index serves it: by the node's own, each batch would read all of its sessions. */
 const takeOver = (sql: Sql, nodeId: string, ids: ReadonlyArray<string>, owners: ReadonlyArray<string>) => sql<Array<{
-  id: SessionId; account_id: AccountId; agent_id: AgentId; subject_id: SubjectId; term: bigint; message_count: number; consumed: bigint; started_at: Date; whole: boolean
+  id: SessionId; account_id: AccountId; agent_id: AgentId; subject_id: SubjectId; term: bigint; message_count: number; consumed: bigint; started_at: Date; whole: boolean; taken: boolean
 }>>`
   with wanted as (select * from unnest(${ids as Array<string>}::text[], ${owners as Array<string>}::uuid[]) as w(id, account_id)),
   others as (
-    select s.id, s.parked_at is not null and not s.interrupted as whole from sessions s join wanted w on w.id = s.id and w.account_id = s.account_id
+    select s.id, s.parked_at is not null and not s.interrupted as whole, s.parked_at is null as taken from sessions s join wanted w on w.id = s.id and w.account_id = s.account_id
     where s.status = 'active' and s.node_id <> ${nodeId} order by s.id for update of s
   ), taken as (
     update sessions s set term = s.term + 1, node_id = ${nodeId}, parked_at = null, interrupted = false from others
     where s.id = others.id
-    returning s.id, s.account_id, s.agent_id, s.subject_id, s.term, s.message_count, s.consumed, s.started_at, others.whole
+    returning s.id, s.account_id, s.agent_id, s.subject_id, s.term, s.message_count, s.consumed, s.started_at, others.whole, others.taken
   )
   select * from taken
   union all
-  select s.id, s.account_id, s.agent_id, s.subject_id, s.term, s.message_count, s.consumed, s.started_at, false
+  select s.id, s.account_id, s.agent_id, s.subject_id, s.term, s.message_count, s.consumed, s.started_at, false, false
   from sessions s join wanted w on w.id = s.id and w.account_id = s.account_id where s.status = 'active' and s.node_id is not distinct from ${nodeId}`
+
+/** A turn that is being committed is waited for; who comes after it is refused. */
+const closeAll = (sql: Sql, ends: string, receiptFrom: Credits) => sql<Array<{ id: SessionId; account_id: AccountId; term: bigint }>>`
+  with closing as (
+    select s.id, e.reason, e.letter_id
+    from json_to_recordset(${ends}::text::json) as e(id text, account_id uuid, term bigint, reason text, letter_id uuid) join sessions s on s.id = e.id and s.account_id = e.account_id
+    where s.status = 'active' and s.term = coalesce(e.term, s.term) order by s.id for update of s
+  ), closed as (
+    update sessions s set status = 'closed', closed_at = now(), close_reason = c.reason from closing c where s.id = c.id
+    returning s.id, s.account_id, s.term, s.consumed, s.closed_at, c.letter_id
+  ), lettered as (
+    insert into letters (id, kind, account_id, session_id, created_at, next_attempt_at)
+    select letter_id, 'receipt', account_id, id, closed_at, closed_at from closed where letter_id is not null and consumed >= ${receiptFrom}
+  )
+  select id, account_id, term from closed`
+
+const selectStanding = (sql: Sql, ids: ReadonlyArray<string>, subjects: ReadonlyArray<string>) => sql<Array<{ id: SessionId; active: boolean; term: bigint; revoked: boolean }>>`
+  select s.id, s.status = 'active' as active, s.term, exists (select from api_keys k where k.id = w.subject_id and k.status = 'revoked') as revoked
+  from unnest(${ids as Array<string>}::text[], ${subjects as Array<string>}::uuid[]) as w(id, subject_id) join sessions s on s.id = w.id`
 
 const upsertNode = (sql: Sql, nodeId: string) => sql`
   insert into chat_nodes (id, seen_at) values (${nodeId}, now()) on conflict (id) do update set seen_at = now()`
 
 /** Of nodes that stopped, or stopped saying that they live, `afterMs` ago. */
-const selectOrphans = (sql: Sql, nodeId: string, afterMs: number) => sql<Array<{ id: SessionId; account_id: AccountId }>>`
-  select s.id, s.account_id from sessions s left join chat_nodes n on n.id = s.node_id
+const selectOrphans = (sql: Sql, nodeId: string, afterMs: number) => sql<Array<{ id: SessionId; account_id: AccountId; term: bigint }>>`
+  select s.id, s.account_id, s.term from sessions s left join chat_nodes n on n.id = s.node_id
   where s.status = 'active' and s.node_id <> ${nodeId}
     and coalesce(s.parked_at, n.seen_at, s.started_at) < now() - ${afterMs} * interval '1 millisecond'
   order by s.id limit 1000`
@@ -160,23 +207,32 @@ export const findTurn = (id: SessionId, messageId: string): Effect.Effect<Stored
     orderId: row.id, messageIndex: row.message_index, amount: row.amount, outputHash: row.output_hash, outputText: row.output_text
   }))
 
-export interface OwnedSession {
-  readonly id: SessionId
-  readonly accountId: AccountId
-}
-
 /** Takes active sessions of these accounts over for a node, in one statement: every turn of an earlier term is refused from then on. One that is the node's already keeps its term. Those that are closed, unknown or another account's are missing. */
-export const adoptSessions = (nodeId: string, wanted: ReadonlyArray<OwnedSession>): Effect.Effect<ReadonlyMap<string, AdoptedSession>, StoreUnavailable, Postgres> =>
-  Postgres.use(({ run }) => run((sql) => takeOver(sql, nodeId, wanted.map(({ id }) => id), wanted.map(({ accountId }) => accountId)))).pipe(Effect.map((rows) => new Map(rows.map((row) => [row.id as string, {
+export const adoptSessions = (nodeId: string, wanted: ReadonlyArray<OwnedSession>): Effect.Effect<ReadonlyMap<SessionId, AdoptedSession>, StoreUnavailable, Postgres> =>
+  Postgres.use(({ run }) => run((sql) => takeOver(sql, nodeId, wanted.map(({ id }) => id), wanted.map(({ accountId }) => accountId)))).pipe(Effect.map((rows) => new Map(rows.map((row) => [row.id, {
     id: row.id, accountId: row.account_id, agentId: row.agent_id, subjectId: row.subject_id, term: row.term, messageCount: row.message_count,
-    consumed: row.consumed, startedAt: row.started_at, leftWhole: row.whole
+    consumed: row.consumed, startedAt: row.started_at, leftWhole: row.whole, isTaken: row.taken
   }]))))
 
+/** Closes active sessions in one statement, each with its letter when it cost at least `receiptFrom`. Answers those that it closed. */
+export const closeSessions = (ends: ReadonlyArray<SessionEnd>, receiptFrom: Credits): Effect.Effect<ReadonlyMap<SessionId, HeldSession>, StoreUnavailable, Postgres> => {
+  const rows = ends.map(({ id, accountId, term, reason, letterId }) => ({ id, account_id: accountId, term: term === undefined ? null : String(term), reason, letter_id: letterId ?? null }))
+  return Postgres.use(({ run }) => run((sql) => closeAll(sql, JSON.stringify(rows), receiptFrom))).pipe(
+    Effect.map((closed) => new Map(closed.map(({ id, account_id, term }) => [id, { id, accountId: account_id, term }])))
+  )
+}
+
+/** How sessions stand, each with the key or login that its socket came with, in one statement. */
+export const standingSessions = (asked: ReadonlyArray<{ readonly id: SessionId; readonly subjectId: SubjectId }>): Effect.Effect<ReadonlyMap<SessionId, StandingSession>, StoreUnavailable, Postgres> =>
+  Postgres.use(({ run }) => run((sql) => selectStanding(sql, asked.map(({ id }) => id), asked.map(({ subjectId }) => subjectId)))).pipe(
+    Effect.map((rows) => new Map(rows.map(({ id, active, term, revoked }) => [id, { isActive: active, term, isRevoked: revoked }])))
+  )
+
 /** Says that the node lives, and answers whose sessions nobody came back to. */
-export const beatAndFindOrphans = (nodeId: string, afterMs: number): Effect.Effect<ReadonlyArray<OwnedSession>, StoreUnavailable, Postgres> =>
+export const beatAndFindOrphans = (nodeId: string, afterMs: number): Effect.Effect<ReadonlyArray<HeldSession>, StoreUnavailable, Postgres> =>
   Postgres.use(({ run }) => run(async (sql) => {
     await upsertNode(sql, nodeId)
-    return (await selectOrphans(sql, nodeId, afterMs)).map(({ id, account_id }) => ({ id, accountId: account_id }))
+    return (await selectOrphans(sql, nodeId, afterMs)).map(({ id, account_id, term }) => ({ id, accountId: account_id, term }))
   }))
 
 /** Leaves all of a node's sessions to whoever they are resumed on. */

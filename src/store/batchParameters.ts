@@ -3,7 +3,8 @@
  * an array of a composite type in PostgreSQL's own form, the rest as a JSON
  * array in the columns that `batchSql.ts` names.
  */
-import type { AccountId, Token } from "../domain/ids.ts"
+import type { LeaseChange } from "../domain/account.ts"
+import type { AccountId, LeaseId, Token } from "../domain/ids.ts"
 import type { CommitRequest, UsageRow } from "./Commit.ts"
 import { type Section, sections } from "./batchSql.ts"
 
@@ -38,34 +39,64 @@ export const usageRow = (row: UsageRow): string =>
 
 /** What the transactions of one account in a batch add to it. */
 interface Change {
-  readonly token: Token
+  /** `undefined`: they are charged to leases. */
+  readonly token: Token | undefined
   available: bigint
   reserved: bigint
+  /** Taken from `available` for leases. */
+  leased: bigint
 }
 
 const changesOf = (batch: ReadonlyArray<CommitRequest>): Map<AccountId, Change> => {
   const changes = new Map<AccountId, Change>()
-  for (const { accountId, token, rows } of batch) {
+  for (const { accountId, token, lease, rows } of batch) {
     let change = changes.get(accountId)
-    if (change === undefined) changes.set(accountId, change = { token, available: 0n, reserved: 0n })
+    if (change === undefined) changes.set(accountId, change = { token: lease === undefined ? token : undefined, available: 0n, reserved: 0n, leased: 0n })
     for (const { available, reserved } of rows.transactions ?? []) {
       change.available += available
       change.reserved += reserved
     }
+    if (rows.leases !== undefined) for (const { amount } of rows.leases) change.leased += amount
   }
   return changes
 }
 
-const accountsParameter = (changes: ReadonlyMap<AccountId, Change>): string =>
-  arrayOf(Array.from(changes.keys()).sort().map((id) => {
-    const { token, available, reserved } = changes.get(id)!
-    return `"(${id},${token},${available},${reserved})"`
-  }))
+const accountsParameter = (changes: ReadonlyMap<AccountId, Change>): string => {
+  const rows: Array<string> = []
+  for (const id of Array.from(changes.keys()).sort()) {
+    const { token, available, reserved, leased } = changes.get(id)!
+    if (token !== undefined) rows.push(`"(${id},${token},${available - leased},${reserved})"`)
+  }
+  return arrayOf(rows)
+}
+
+/** One `batch_lease[]`, or `undefined` when the statement needs not know of leases. */
+const leasesParameter = (batch: ReadonlyArray<CommitRequest>): string | undefined => {
+  if (!batch.some(({ lease, hasLeases, rows }) => lease !== undefined || hasLeases === true || rows.leases !== undefined && rows.leases.length > 0)) return undefined
+  const taken = new Map<LeaseId, { readonly accountId: AccountId; amount: bigint }>()
+  const changed = new Map<LeaseId, LeaseChange & { readonly accountId: AccountId }>()
+  for (const { accountId, lease, rows } of batch) {
+    if (lease !== undefined) {
+      const sum = taken.get(lease) ?? { accountId, amount: 0n }
+      for (const { available } of rows.transactions ?? []) sum.amount -= available
+      taken.set(lease, sum)
+    }
+    for (const change of rows.leases ?? []) {
+      const known = changed.get(change.id)
+      changed.set(change.id, known === undefined ? { ...change, accountId } : { ...change, accountId, isNew: known.isNew, amount: known.amount + change.amount })
+    }
+  }
+  return arrayOf([
+    ...Array.from(taken, ([id, { accountId, amount }]) => `"(${id},${accountId},${amount},,,,,)"`),
+    ...Array.from(changed.values(), ({ id, accountId, amount, isNew, subjectId, nodeId, grantedAtMs }) =>
+      `"(${id},${accountId},,${amount},${isNew ? "t" : "f"},${subjectId},${nodeId},${iso(grantedAtMs)})"`)
+  ])
+}
 
 /** Uses up the `available` of the changes: what is left of it after a row is what later rows add. */
 const transactionRows = (batch: ReadonlyArray<CommitRequest>, changes: ReadonlyMap<AccountId, Change>): Array<string> => {
   const texts: Array<string> = []
-  for (const { accountId, rows } of batch) {
+  for (const { accountId, lease, rows } of batch) {
     if (rows.transactions === undefined || rows.transactions.length === 0) continue
     const change = changes.get(accountId)!
     for (const row of rows.transactions) {
@@ -73,7 +104,7 @@ const transactionRows = (batch: ReadonlyArray<CommitRequest>, changes: ReadonlyM
       const usage = rows.usage?.find(({ id }) => id === row.id)
       texts.push(`"(${row.id},${accountId},${row.subjectId ?? ""},${row.agentId ?? ""},${usage === undefined ? ",,," : callColumns(usage)},${iso(row.atMs)},${row.type}`
         + `,${row.available},${row.reserved},${row.earnerId ?? ""},${row.earned},${row.fee},${row.buyback},${row.deposits},${row.withdrawals},${change.available}`
-        + `,${row.orderId ?? ""},${quoted(row.reference)},${usage?.due === undefined ? "f" : "t"})"`)
+        + `,${row.orderId ?? ""},${quoted(row.reference)},${usage?.due === undefined ? "f" : "t"},${lease ?? ""})"`)
     }
   }
   return texts
@@ -98,9 +129,6 @@ const encode: { readonly [S in Exclude<Section, Typed>]: (request: CommitRequest
     id: row.id, account_id: accountId, session_id: row.sessionId, term: String(row.term), subject_id: row.subjectId, agent_id: row.agentId,
     message_id: row.messageId, message_index: row.messageIndex, prompt: row.prompt, amount: String(row.amount), fee: String(row.fee),
     output_hash: row.outputHash, output_text: row.outputText, created_at: iso(row.createdAtMs), completed_at: iso(row.completedAtMs)
-  })),
-  closedSessions: ({ accountId, rows }) => (rows.closedSessions ?? []).map((row) => ({
-    id: row.id, account_id: accountId, term: row.term === undefined ? null : String(row.term), reason: row.reason, letter_id: row.letterId, closed_at: iso(row.atMs)
   })),
   lateCancels: ({ accountId, rows }) => (rows.lateCancels ?? []).map((row) => ({ account_id: accountId, agent_id: row.agentId, day: iso(row.atMs).slice(0, 10) })),
   budgets: ({ accountId, rows }) => (rows.budgets ?? []).map((row) => ({
@@ -152,16 +180,23 @@ const textOf = (section: Section, batch: ReadonlyArray<CommitRequest>, changes: 
   return rows.length === 0 ? undefined : JSON.stringify(rows)
 }
 
-/** The sections that the batch fills; the presented accounts and, in statement order, these sections' rows. Every account has one token. */
-export const batchParameters = (batch: ReadonlyArray<CommitRequest>): { readonly present: ReadonlySet<Section>; readonly parameters: ReadonlyArray<string> } => {
+/**
+ * The sections that the batch fills, and whether it has leases; the presented accounts, the named leases if there are, and
+ * in statement order these sections' rows. Every account has one token, or leases and no token.
+ */
+export const batchParameters = (
+  batch: ReadonlyArray<CommitRequest>
+): { readonly present: ReadonlySet<Section>; readonly leases: boolean; readonly parameters: ReadonlyArray<string> } => {
   const changes = changesOf(batch)
+  const leases = leasesParameter(batch)
   const present = new Set<Section>()
   const parameters = [accountsParameter(changes)]
+  if (leases !== undefined) parameters.push(leases)
   for (const section of sections) {
     const text = textOf(section, batch, changes)
     if (text === undefined) continue
     present.add(section)
     parameters.push(text)
   }
-  return { present, parameters }
+  return { present, leases: leases !== undefined, parameters }
 }

@@ -8,8 +8,14 @@
  * activation writes nothing, and its neighbours in the batch don't notice. The
  * statement returns the accounts that were refused.
  *
- * Lock order, the same for every committer: accounts by id, then earnings by
- * id. Both updates take their rows sorted from
+ * A batch with leases has a longer fence. An account that is spent from by
+ * leases is live when all of its leases in the batch are open and have what is
+ * taken: they are locked first, then looked at, and none is raised unless all
+ * can be. Its own row is only read, for the balance that its transactions tell.
+ * An account is never in one batch in both ways.
+ *
+ * Lock order, the same for every committer: accounts by id, leases by id,
+ * sessions, then earnings by id. The updates take their rows sorted from
  * their side of the join. The committer's sessions scan no table in its own
  * order (`Postgres.ts`), so that every plan meets the other side sorted too, or
  * looks it up row by row.
@@ -21,7 +27,7 @@
 import { meterSql } from "./usageSql.ts"
 
 /** Sections in statement order; `accounts` is always there. */
-export const sections = ["finished", "transactions", "calls", "paidSettlements", "orders", "sessions", "turns", "closedSessions", "lateCancels", "budgets", "keys", "revoked", "agents", "idempotency", "answers", "deliveries", "audit"] as const
+export const sections = ["finished", "transactions", "calls", "paidSettlements", "orders", "sessions", "turns", "lateCancels", "budgets", "keys", "revoked", "agents", "idempotency", "answers", "deliveries", "audit"] as const
 export type Section = typeof sections[number]
 
 const recordset = (parameter: number, columns: string): string => `json_to_recordset($${parameter}::text::json) as r(${columns})`
@@ -51,9 +57,9 @@ moving as (
   select r.*, live.available - r.later as balance_after from unnest($${n}::text::batch_transaction[]) r ${joinLive}
 ), moved as (
   insert into transactions (id, batch_id, account_id, type, available, reserved, earner_id, earned, fee, buyback, deposits, withdrawals,
-                            balance_after, agent_id, order_id, subject_id, reference, created_at)
+                            balance_after, agent_id, order_id, subject_id, reference, created_at, lease_id)
   select id, $1::uuid, account_id, type, available, reserved, earner_id, earned, fee, buyback, deposits, withdrawals,
-         balance_after, agent_id, order_id, subject_id, reference, created_at from moving
+         balance_after, agent_id, order_id, subject_id, reference, created_at, lease_id from moving
 ), sums as (
   select earner_id, sum(earned) as earned, sum(fee) as fee, sum(buyback) as buyback, sum(deposits) as deposits, sum(withdrawals) as withdrawals
   from moving group by earner_id
@@ -103,17 +109,6 @@ ended as (
   insert into orders (id, account_id, subject_id, agent_id, token, status, prompt, payment_method, amount, fee, output_hash, output_text, created_at, completed_at, session_id, message_id, message_index)
   select id, account_id, subject_id, agent_id, token, 'completed', prompt, 'credits', amount, fee, output_hash, output_text, created_at, completed_at, session_id, message_id, message_index
   from ended
-)`,
-  closedSessions: (n) => `
-closing as (
-  select r.* from ${recordset(n, "id text, account_id uuid, term bigint, reason text, letter_id uuid, closed_at timestamptz")} ${joinLive} order by r.id
-), closed as (
-  update sessions s set status = 'closed', closed_at = c.closed_at, close_reason = c.reason
-  from closing c where s.id = c.id and s.account_id = c.account_id and s.status = 'active' and s.term = coalesce(c.term, s.term)
-  returning s.id
-), lettered as (
-  insert into letters (id, kind, account_id, session_id, created_at, next_attempt_at)
-  select c.letter_id, 'receipt', c.account_id, c.id, c.closed_at, c.closed_at from closing c join closed on closed.id = c.id where c.letter_id is not null
 )`,
   lateCancels: (n) => `
 cancelled as (
@@ -207,26 +202,75 @@ const meteredSql = (present: ReadonlySet<Section>): string => {
 
 const statements = new Map<string, string>()
 
-/** Parameters: $1 the batch's id, $2 the presented accounts, then one for each present section in statement order. Answers one row, `refused`. */
-export const batchSql = (present: ReadonlySet<Section>): string => {
+const ownedSql = `update accounts a set available = a.available + p.available, reserved = a.reserved + p.reserved
+  from presented p where a.id = p.id and a.token = p.token
+  returning a.id, a.token, a.available`
+
+/** Without leases among the batch's accounts. */
+const shortFence = `live as (
+  ${ownedSql}
+)`
+
+/** `rests` is what was left of leases when the statement began: the balances told are exact while no other node spends. */
+const leaseFence = (n: number): string => `named as materialized (
+  select * from unnest($${n}::text::batch_lease[])
+), owned as (
+  ${ownedSql}
+), locked as materialized (
+  select l.id, l.account_id, l.is_open, l.amount - l.spent as rest from leases l
+  where l.id in (select id from named) and (select count(*) from owned) is not null
+  order by l.id for update
+), able as materialized (
+  select n.account_id as id, sum(n.taken) as taken from named n left join locked l on l.id = n.id and l.account_id = n.account_id
+  where n.taken is not null group by n.account_id having bool_and(coalesce(l.is_open and l.rest >= n.taken, false))
+), spent as (
+  update leases l set spent = l.spent + n.taken from named n join able on able.id = n.account_id where l.id = n.id and n.taken > 0
+), granted as (
+  insert into leases (id, account_id, subject_id, node_id, amount, granted_at)
+  select n.id, n.account_id, n.subject_id, n.node_id, n.changed, n.granted_at from named n join owned on owned.id = n.account_id where n.is_new
+  returning id
+), changed as (
+  update leases l set amount = l.amount + n.changed, granted_at = greatest(l.granted_at, n.granted_at)
+  from named n join owned on owned.id = n.account_id where l.id = n.id and l.account_id = n.account_id and not n.is_new
+  returning l.id
+), leased_all as (
+  select ${allOrNothing("(select id from granted union all select id from changed) done", "named n join owned on owned.id = n.account_id where n.taken is null")} as ok
+), rests as (
+  select account_id, sum(rest) as rest from (
+    select l.account_id, l.amount - l.spent as rest from leases l where l.account_id in (select id from owned union all select id from able)
+    union all select account_id, changed from named where taken is null
+  ) r group by 1
+), live as materialized (
+  select o.id, o.token, o.available + coalesce(r.rest, 0) as available from owned o left join rests r on r.account_id = o.id
+  where (select count(*) from locked) is not null
+  union all
+  select able.id, 0, a.available + r.rest - able.taken from able join accounts a on a.id = able.id join rests r on r.account_id = able.id
+)`
+
+/**
+ * Parameters: $1 the batch's id, $2 the presented accounts, then with `leases` the named leases, then one for each present
+ * section in statement order. Answers one row, `refused`.
+ */
+export const batchSql = (present: ReadonlySet<Section>, leases: boolean): string => {
   const used = sections.filter((section) => present.has(section))
-  const name = used.join()
+  const name = `${leases ? "leases," : ""}${used.join()}`
   const known = statements.get(name)
   if (known !== undefined) return known
   const sums = present.has("transactions")
     ? "coalesce(sum(fee), 0) * (select ok from credited_all), coalesce(sum(buyback), 0), coalesce(sum(deposits), 0), coalesce(sum(withdrawals), 0)"
     : "0, 0, 0, 0"
-  // A factor of the first sum, because a select list is evaluated even when no row moved.
-  const guard = `${present.has("finished") ? "(select ok from finished_all) * " : ""}${present.has("agents") ? "(select ok from listed_all) * " : ""}${present.has("turns") ? "(select ok from counted_all) * " : ""}${present.has("paidSettlements") ? "(select ok from paid_all) * " : ""}`
+  // Factors of the first sum, because a select list is evaluated even when no row moved. In this order they take their locks.
+  const guards = [
+    ...(leases ? ["leased_all"] : []), ...(present.has("finished") ? ["finished_all"] : []), ...(present.has("agents") ? ["listed_all"] : []),
+    ...(present.has("turns") ? ["counted_all"] : []), ...(present.has("paidSettlements") ? ["paid_all"] : [])
+  ]
+  const first = leases ? 4 : 3
   const text = `with presented as (
   select id, token, available, reserved from unnest($2::text::batch_account[])
-), live as (
-  update accounts a set available = a.available + p.available, reserved = a.reserved + p.reserved
-  from presented p where a.id = p.id and a.token = p.token
-  returning a.id, a.token, a.available
-)${used.map((section, index) => `, ${sectionSql[section](index + 3).trim()}`).join("")}${meteredSql(present)}
+), ${leases ? leaseFence(3) : shortFence}${used.map((section, index) => `, ${sectionSql[section](index + first).trim()}`).join("")}${meteredSql(present)}
 insert into batches (id, fee, buyback, deposits, withdrawals, refused)
-select $1::uuid, ${guard}${sums}, array(select id from presented where id not in (select id from live)) ${present.has("transactions") ? "from sums" : ""}
+select $1::uuid, ${guards.map((guard) => `(select ok from ${guard}) * `).join("")}${sums},
+  array(select id from presented where id not in (select id from live)${leases ? " union select account_id from named where taken is not null and account_id not in (select id from live)" : ""}) ${present.has("transactions") ? "from sums" : ""}
 returning refused`
   statements.set(name, text)
   return text

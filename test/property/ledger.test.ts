@@ -1,7 +1,8 @@
 /**
  * The ledger machine against the auditor: random command lists over one
  * account, its keys and a small database that commits late, loses what was not
- * committed, and is sometimes spent from elsewhere before the next activation.
+ * committed, and is sometimes spent from elsewhere before the next activation,
+ * or by another node from a lease.
  *
  * A tenth of the lists by default, all of them with TOLLGATE_FULL=1; a failure prints
  * its seed and the shortest list, and `SEED=… npm test -- <this file>` runs it again.
@@ -9,10 +10,10 @@
 import fc from "fast-check"
 import { isDeepStrictEqual } from "node:util"
 import { describe, expect, it } from "vitest"
-import type { Account, Hold, PendingOrder, Subject, SubjectId, Transaction } from "../../src/domain/account.ts"
-import { type Budget, spend, spentAt } from "../../src/domain/budget.ts"
-import type { AccountId, AgentId, HoldId, KeyId, OrderId, Token, TransactionId, UserId } from "../../src/domain/ids.ts"
-import { adopt, type Command, type Decided, decide, isRefusal, type Outcome, placeHold } from "../../src/domain/ledger.ts"
+import type { Account, Hold, Lease, PendingOrder, Subject, SubjectId, Transaction } from "../../src/domain/account.ts"
+import { type Budget, periodStartMs, spend, spentAt } from "../../src/domain/budget.ts"
+import type { AccountId, AgentId, HoldId, KeyId, LeaseId, OrderId, Token, TransactionId, UserId } from "../../src/domain/ids.ts"
+import { adopt, closeLease, type Command, type Decided, decide, isRefusal, type Outcome, periodWithRoom, placeHold, placeLease } from "../../src/domain/ledger.ts"
 import { makeRateWindow } from "../../src/domain/rateLimit.ts"
 import { autxSplit } from "../../src/domain/terms.ts"
 import { Auditor, type Opening, type Prediction, type Standing } from "../support/Auditor.ts"
@@ -55,6 +56,12 @@ type Step =
   | { readonly step: "topUp"; readonly pick: number; readonly subject: number; readonly unit: bigint; readonly units: number }
   | { readonly step: "deposit" | "withdraw" | "fee" | "sweep"; readonly amount: bigint; readonly adjusts: boolean }
   | { readonly step: "adopt"; readonly pick: number }
+  /** To a lease that there is, or to a new one. */
+  | { readonly step: "grant"; readonly pick: number; readonly subject: number; readonly amount: bigint }
+  /** So many percent of what its node has not spent. */
+  | { readonly step: "giveBack"; readonly pick: number; readonly percent: number }
+  | { readonly step: "spendLease"; readonly pick: number; readonly percent: number }
+  | { readonly step: "closeLease"; readonly pick: number }
   | { readonly step: "clock"; readonly move: "forward" | "back" | "beforeMidnight" | "midnight" | "month"; readonly ms: number }
   | { readonly step: "reload"; readonly durable: number; readonly elsewhere: bigint; readonly subject: number }
 
@@ -76,6 +83,10 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 1, arbitrary: of("withdraw", { amount, adjusts: fc.boolean() }) },
   { weight: 1, arbitrary: of("fee", { amount, adjusts: fc.constant(false) }) },
   { weight: 1, arbitrary: of("sweep", { amount, adjusts: fc.constant(false) }) },
+  { weight: 4, arbitrary: of("grant", { pick: fc.nat(4), subject: fc.nat(2), amount }) },
+  { weight: 3, arbitrary: of("giveBack", { pick: fc.nat(2), percent: fc.nat(110) }) },
+  { weight: 4, arbitrary: of("spendLease", { pick: fc.nat(2), percent: fc.nat(100) }) },
+  { weight: 2, arbitrary: of("closeLease", { pick: fc.nat(2) }) },
   { weight: 7, arbitrary: of("adopt", { pick }) },
   { weight: 3, arbitrary: of("clock", { move: fc.constantFrom("forward", "back", "beforeMidnight", "midnight", "month"), ms: fc.nat(4_000) }) },
   { weight: 1, arbitrary: of("reload", { durable: fc.nat(30), elsewhere: fc.oneof(fc.constant(0n), amount), subject: fc.nat(2) }) }
@@ -88,10 +99,13 @@ class Rows {
   readonly books = { earned: {} as Record<string, bigint>, fee: 0n, buyback: 0n, deposits: 0n, withdrawals: 0n }
   readonly budgets = new Map(opening.subjects.flatMap((subject) => subject.budgets.map((budget) => [`${subject.id} ${budget.window}` as string, { ...budget }] as const)))
   readonly orders = new Map<OrderId, PendingOrder>()
+  /** With what their nodes spent, which the owner is not told before it closes them. */
+  readonly leases = new Map<LeaseId, Lease & { taken: bigint }>()
   readonly #ids = new Set<string>()
   readonly #ends = new Map<OrderId, string>()
 
-  commit({ transaction, budgets }: Decided, order: PendingOrder | undefined): void {
+  commit({ transaction, budgets, lease }: Decided, order: PendingOrder | undefined): void {
+    if (lease !== undefined) return this.#change(lease)
     if (transaction === undefined) throw new Error("a decision without a transaction was committed")
     if (this.#ids.has(transaction.id)) throw new Error(`transaction ${transaction.id} exists`)
     this.#ids.add(transaction.id)
@@ -115,6 +129,27 @@ class Rows {
     same(this.reserved, [...this.orders.values()].reduce((sum, { amount }) => sum + amount, 0n), "reserved belongs to pending orders")
   }
 
+  #change({ id, subjectId, nodeId, isNew, amount, grantedAtMs }: NonNullable<Decided["lease"]>): void {
+    const row = this.leases.get(id)
+    holds(isNew === (row === undefined), "a lease begins once, and is changed while it has a row")
+    this.leases.set(id, { id, subjectId, nodeId, amount: (row?.amount ?? 0n) + amount, taken: row?.taken ?? 0n, grantedAtMs: Math.max(row?.grantedAtMs ?? 0, grantedAtMs) })
+    this.available -= amount
+    holds(this.available >= 0n, "no more is granted than there is")
+  }
+
+  /** Deletes the row; answers what was spent. */
+  close(id: LeaseId, nowMs: number): bigint {
+    const { subjectId, amount, taken, grantedAtMs } = this.leases.get(id)!
+    this.leases.delete(id)
+    this.available += amount - taken
+    if (taken > 0n) {
+      for (const [name, { window, periodStartMs: begun }] of this.budgets) {
+        if (name === `${subjectId} ${window}`) this.spend(name, Math.max(begun, periodStartMs(window, nowMs), periodStartMs(window, grantedAtMs)), taken)
+      }
+    }
+    return taken
+  }
+
   spend(name: string, periodStartMs: number, amount: bigint): void {
     const row = this.budgets.get(name)!
     if (periodStartMs > row.periodStartMs) this.budgets.set(name, { ...row, periodStartMs, spent: amount })
@@ -132,8 +167,9 @@ const activate = (rows: Rows, holds: Iterable<Hold>, token: number): Account => 
   }]))
   const account: Account = {
     id: accountId, token: BigInt(token) as Token, suspended: false, emailVerified: true,
-    available: rows.available, reserved: rows.reserved, held: 0n, holds: new Map(), orders: new Map(rows.orders), subjects, calls: new Map()
+    available: rows.available, reserved: rows.reserved, held: 0n, holds: new Map(), orders: new Map(rows.orders), subjects, leases: new Map(), calls: new Map()
   }
+  for (const { taken: _, ...lease } of rows.leases.values()) placeLease(account, lease)
   for (const hold of holds) placeHold(account, hold)
   return account
 }
@@ -143,6 +179,7 @@ const standingOf = (account: Account, nowMs: number): Standing => ({
   reserved: account.reserved,
   held: account.held,
   holds: [...account.holds.keys()].sort(),
+  leases: Object.fromEntries([...account.leases.values()].map(({ id, amount }) => [id, amount])),
   orders: [...account.orders.keys()].sort(),
   heldBy: Object.fromEntries([...account.subjects.values()].map((subject) => [subject.id, subject.held])),
   spent: Object.fromEntries([...account.subjects.values()].flatMap((subject) =>
@@ -166,13 +203,14 @@ class Run {
   terms = 1
   made = 0
   /** Decisions in order; the first `committed` are in the rows. */
-  decisions: Array<{ readonly decided: Decided; readonly order: PendingOrder | undefined; adopted: boolean }> = []
+  decisions: Array<{ readonly command: Command; readonly decided: Decided; readonly order: PendingOrder | undefined; adopted: boolean }> = []
   committed = 0
   /** Holds that were open when another node spent from the account: nobody may cover them any more. */
   uncovered: ReadonlyArray<HoldId> = []
   readonly everHeld: Array<Hold> = []
   readonly everOpened: Array<Hold> = []
   readonly everOrdered: Array<PendingOrder> = []
+  readonly everLeased: Array<LeaseId> = []
 
   take(step: Step): void {
     this.#take(step)
@@ -201,6 +239,8 @@ class Run {
     switch (step.step) {
       case "adopt": return this.#adopt(step.pick)
       case "clock": this.nowMs = moved(step, this.nowMs); return
+      case "spendLease": return this.#spendLease(step)
+      case "closeLease": return this.#closeLease(step.pick)
       case "reload":
         this.#reload(step.durable)
         return this.#spendElsewhere(step.elsewhere, opening.subjects[step.subject]!.id)
@@ -208,11 +248,10 @@ class Run {
     }
   }
 
-  #commandOf(step: Exclude<Step, { step: "adopt" | "clock" | "reload" }>): Command {
+  #commandOf(step: Exclude<Step, { step: "adopt" | "clock" | "reload" | "spendLease" | "closeLease" }>): Command {
     const number = ++this.made
     const transactionId = `t${number}` as TransactionId
     const earning = { earnerId: `earner-${number % 3}` as AccountId, split: number % 4 === 0 ? { creator: 33n, buyback: 0n } : autxSplit }
-    const recent = <A>(list: ReadonlyArray<A>, pick: number): A | undefined => list[list.length - 1 - pick]
     switch (step.step) {
       case "hold": {
         return { _tag: "Hold", hold: { ...this.#newHold(number, step.subject), amount: step.amount } }
@@ -244,7 +283,39 @@ class Run {
       case "withdraw": return { _tag: "Withdraw", transactionId, amount: step.amount, type: step.adjusts ? "adjustment" : "withdrawal", reference: "out" }
       case "fee": return { _tag: "Fee", transactionId, amount: step.amount, reference: "listing" }
       case "sweep": return { _tag: "Sweep", transactionId, amount: step.amount, earnerId: accountId }
+      case "grant": {
+        const known = this.account.leases.get(recent(this.everLeased, step.pick) ?? "never" as LeaseId)
+        const lease = known ?? { id: `lease-${number}` as LeaseId, subjectId: opening.subjects[step.subject]!.id, nodeId: "other" }
+        return { _tag: "Grant", lease, amount: step.amount }
+      }
+      case "giveBack": {
+        const leaseId = recent(this.everLeased, step.pick) ?? "never" as LeaseId
+        const amount = (this.account.leases.get(leaseId)?.amount ?? 3n) - (this.rows.leases.get(leaseId)?.taken ?? 0n)
+        // More than the lease has is refused; less, but more than its node has left, is a lie that no node tells.
+        return { _tag: "GiveBack", leaseId, amount: step.percent > 100 ? 1_000n : amount * BigInt(step.percent) / 100n }
+      }
     }
+  }
+
+  /** A lease's node spends what it knows of: what is durable, and not on its way back. */
+  #spendLease({ pick, percent }: Extract<Step, { step: "spendLease" }>): void {
+    const row = this.rows.leases.get(recent(this.everLeased, pick) ?? "never" as LeaseId)
+    if (row === undefined) return
+    const known = this.account.leases.get(row.id)!.amount
+    const rest = (known < row.amount ? known : row.amount) - row.taken
+    row.taken += rest * BigInt(percent) / 100n
+  }
+
+  /** Once what was decided before is settled. */
+  #closeLease(pick: number): void {
+    for (const decision of this.decisions) if (!decision.adopted) this.#adopt(0)
+    const id = recent(this.everLeased, pick) ?? "never" as LeaseId
+    const lease = this.account.leases.get(id)
+    if (lease === undefined) return
+    const atMs = periodWithRoom(this.account, lease.subjectId, this.nowMs)
+    const spent = this.rows.close(id, atMs)
+    closeLease(this.account, id, spent, atMs)
+    this.auditor.closed(id, spent, this.nowMs)
   }
 
   #newHold(number: number, subject: number): Hold {
@@ -271,9 +342,10 @@ class Run {
     if (command._tag === "Bill") this.#remember(command.holdId)
     if (command._tag === "Release" || command._tag === "Capture") this.table.delete(command.holdId)
     if (command._tag === "Reserve") this.everOrdered.push(command.order)
-    if (outcome.transaction === undefined) return
-    holds(sidesSum(outcome.transaction) === 0n, "the sides sum to zero")
-    this.decisions.push({ decided: outcome, order: command._tag === "Reserve" ? command.order : undefined, adopted: false })
+    if (command._tag === "Grant" && outcome.lease!.isNew) this.everLeased.push(command.lease.id)
+    if (outcome.transaction === undefined && outcome.lease === undefined) return
+    if (outcome.transaction !== undefined) holds(sidesSum(outcome.transaction) === 0n, "the sides sum to zero")
+    this.decisions.push({ command, decided: outcome, order: command._tag === "Reserve" ? command.order : undefined, adopted: false })
   }
 
   /** The node's table is the very one that the activation changes. */
@@ -288,7 +360,7 @@ class Run {
     this.#commitThrough(this.decisions.indexOf(decision) + 1)
     decision.adopted = true
     adopt(this.account, decision.decided)
-    this.auditor.adopt(decision.decided.transaction!.id)
+    this.auditor.adopt(decision.command)
   }
 
   /** Commits leave in the order of decisions. */
@@ -301,7 +373,7 @@ class Run {
 
   #reload(further: number): void {
     this.#commitThrough(this.committed + further)
-    this.auditor.reload(new Set(this.decisions.slice(0, this.committed).map(({ decided }) => decided.transaction!.id)))
+    this.auditor.reload(new Set(this.decisions.slice(0, this.committed).map(({ command }) => command)))
     this.decisions = []
     this.committed = 0
     this.account = activate(this.rows, this.table.values(), ++this.terms)
@@ -310,8 +382,9 @@ class Run {
 
   /** As much of `wanted` as the rows allow. */
   #spendElsewhere(wanted: bigint, subjectId: SubjectId): void {
-    const { budgets } = activate(this.rows, [], 0).subjects.get(subjectId)!
-    const amount = [this.rows.available, ...budgets.map((budget) => budget.amount - spentAt(budget, this.nowMs))].reduce((least, room) => room < least ? room : least, wanted)
+    // Leases are held there too.
+    const { budgets, held } = activate(this.rows, [], 0).subjects.get(subjectId)!
+    const amount = [this.rows.available, ...budgets.map((budget) => budget.amount - spentAt(budget, this.nowMs) - held)].reduce((least, room) => room < least ? room : least, wanted)
     if (amount === 0n) return
     const transaction: Transaction = {
       id: `t${++this.made}` as TransactionId, type: "charge", available: -amount, reserved: 0n, earnerId: undefined, earned: 0n, fee: amount,
@@ -319,12 +392,14 @@ class Run {
     }
     for (const budget of budgets) spend(budget, amount, this.nowMs)
     const charges = budgets.map(({ window, periodStartMs }) => ({ keyId: subjectId as KeyId, window, periodStartMs, amount }))
-    this.rows.commit({ transaction, budgets: charges }, undefined)
+    this.rows.commit({ transaction, budgets: charges, lease: undefined }, undefined)
     this.auditor.spentElsewhere(transaction, charges)
     this.uncovered = [...this.table.keys()]
     this.account = activate(this.rows, this.table.values(), ++this.terms)
   }
 }
+
+const recent = <A>(list: ReadonlyArray<A>, pick: number): A | undefined => list[list.length - 1 - pick]
 
 const sidesSum = (transaction: Transaction): bigint =>
   transaction.available + transaction.reserved + transaction.earned + transaction.fee + transaction.buyback + transaction.deposits + transaction.withdrawals

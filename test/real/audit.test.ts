@@ -54,14 +54,14 @@ const periods = `
 const partition = `
   do $$ begin execute format('create table usage_days partition of usage for values from (%L) to (%L)', current_date - 1, current_date + 3); end $$;`
 
-/** A charge of five days ago whose usage is gone by now; everything else is of the last hour. The owner's service had a call of each kind, and was paid for two. */
+/** A charge of five days ago whose usage is gone by now; everything else is of the last hour. One call was charged to a lease, which has 30 left. The owner's service had a call of each kind, and was paid for two. */
 const books = `
-  insert into accounts (id, available, reserved) values ('${buyer}', 9580, 50), ('${owner}', 32, 0);
+  insert into accounts (id, available, reserved) values ('${buyer}', 9550, 50), ('${owner}', 32, 0);
   insert into accounts (id, merged_into) values ('${shell}', '${buyer}');
   insert into earnings values ('${buyer}', 0), ('${owner}', 169), ('${shell}', 0);
   insert into api_keys (id, account_id, dialect, name, key_hash, key_prefix, scopes)
     values ('${key}', '${buyer}', 'autx', 'k', sha256('k'), 'autx_live_k', '{proxy,orders}');
-  insert into budgets values ('${key}', 'total', 1000, 'epoch', 420), ('${key}', 'day', 500, date_trunc('day', now()), 410);
+  insert into budgets values ('${key}', 'total', 1000, 'epoch', 320), ('${key}', 'day', 500, date_trunc('day', now()), 410);
   insert into agents (id, owner_id, dialect, ticker, name, description, category, endpoint_url, price, auth_tier, updated_at)
     values ('${agent}', '${owner}', 'autx', 'AGENT', 'a', '', 'c', 'https://agent.example', 100, 'jwt_default', now()),
            ('${service}', '${owner}', 'acf', 'SERVICE', 's', '', 'c', 'https://service.example', 20, 'jwt_default', now());
@@ -83,6 +83,8 @@ const books = `
   ${transaction("fee", owner, "fee", { available: -20, fee: 20 })}
   ${transaction("service charge", buyer, "charge", { available: -20, earned: 18, fee: 2 }, { agent: service })}
   ${transaction("payout", owner, "withdrawal", { available: -18, withdrawals: 18 }, { reference: `settlement ${settlement}` })}
+  insert into leases (id, account_id, subject_id, node_id, amount, spent, granted_at) values ('${id("lease")}', '${buyer}', '${key}', '${id("node")}', 130, 100, now());
+  update transactions set lease_id = '${id("lease")}' where id = '${id("charge")}';
   ${order("done", "completed", 200, 20)} ${order("failed", "failed", 300, 0)} ${order("open", "pending", 50, 0)} ${order("gift", "completed", 0, 0)}
   ${session("ses_talk", 2, 40)} ${turn("turn", 1, 40, 5)} ${turn("free turn", 2, 0, 0)} ${session("ses_silence", 0, 0)}
   ${call("charge", "proxy", 200, 100)} ${call("done complete", "order", 200, 200)} ${call("failed refund", "order", 503, 0)} ${call("gift complete", "order", 200, 0)} ${call("free call", "proxy", 200, 0)}
@@ -106,11 +108,12 @@ const books = `
     ('${buyer}', 'a', 'f', '${id("done")}', now()), ('${buyer}', 'b', 'f', '${id("charge")}', now()),
     ('${buyer}', 'c', 'f', '${key}', now()), ('${owner}', 'd', 'f', '${agent}', now());`
 
-const everyTable = "accounts, earnings, api_keys, budgets, agents, batches, transactions, orders, sessions, usage, usage_hourly_by_agent, usage_daily_by_agent, usage_daily_by_account, usage_weekly_by_account, usage_months_by_account, usage_by_pair, agent_totals, idempotency_keys, dues, settlements"
+const everyTable = "accounts, leases, earnings, api_keys, budgets, agents, batches, transactions, orders, sessions, usage, usage_hourly_by_agent, usage_daily_by_agent, usage_daily_by_account, usage_weekly_by_account, usage_months_by_account, usage_by_pair, agent_totals, idempotency_keys, dues, settlements"
 
 /** What the schema itself would refuse, were it not taken away: the audit must not rely on it. */
 const constraints = `
   alter table accounts drop constraint if exists accounts_available_not_negative, drop constraint if exists accounts_reserved_not_negative;
+  alter table leases drop constraint if exists leases_never_overspent;
   alter table earnings drop constraint if exists earnings_posted_not_negative;
   alter table budgets drop constraint if exists budgets_never_overspent;
   alter table transactions drop constraint if exists transactions_balanced, drop constraint if exists transactions_pkey;
@@ -120,7 +123,8 @@ const constraints = `
 const names = {
   zero: "every transaction sums to zero",
   all: "all entries together sum to zero",
-  balances: "available and reserved of every account are the sums of its entries",
+  balances: "available, with what is left of its leases, and reserved of every account are the sums of its entries",
+  lease: "every lease has spent what its transactions say, all charges of its account and subject, and no more than it has",
   earnings: "posted earnings of every account are the sum of its entries",
   negative: "no account is below zero",
   books: "books and batches together are the sums of the system's entries",
@@ -152,7 +156,7 @@ const names = {
   payout: "every settlement that was paid took from the provider's credits what was there of it, once",
   merged: "an account that was merged into another has no keys, agents, subscriptions or name left",
   budget: "no budget is overspent or below zero",
-  total: "total budgets of usable keys have spent what their transactions say",
+  total: "total budgets of usable keys have spent, with their keys' leases, what their transactions say, and no more than they are",
   idempotency: "every idempotency key names something of its account that exists"
 }
 
@@ -166,6 +170,13 @@ const corruptions: ReadonlyArray<readonly [what: string, statement: string, seen
   ["an account that was credited without an entry", `update accounts set available = available + 1 where id = '${buyer}'`, [names.balances]],
   ["a lost entry of a deposit", `delete from transactions ${where("deposit")}`, [names.balances, names.books]],
   ["reserved money without an entry", withReserved(51), [names.balances, names.reserved]],
+  ["a lease that was granted from nothing", `update leases set amount = amount + 1`, [names.balances]],
+  ["a lease that vanished", `delete from leases`, [names.balances, names.total]],
+  ["a lease that forgot what was spent of it", `update leases set spent = spent - 1`, [names.balances, names.lease, names.total]],
+  ["a lease that was spent beyond its amount", `update leases set amount = 99; update accounts set available = available + 31 where id = '${buyer}'`, [names.lease]],
+  ["a lease that another key's call was charged to", `update leases set subject_id = '${owner}'`, [names.lease, names.total]],
+  ["a lease that another account's call was charged to", `update leases set account_id = '${owner}'`, [names.balances, names.lease]],
+  ["a lease that something else than a call was charged to", `update transactions set lease_id = '${id("lease")}' ${where("gift reserve")}`, [names.lease]],
   ["an entry of an account that isn't there", `update transactions set account_id = '${id("nobody")}' ${where("withdrawal")}`, [names.balances]],
   ["earnings that were never posted", `update earnings set posted = 0 where account_id = '${owner}'`, [names.earnings]],
   ["an earner without a row of earnings", `delete from earnings where account_id = '${owner}'`, [names.earnings]],
@@ -217,7 +228,7 @@ const corruptions: ReadonlyArray<readonly [what: string, statement: string, seen
   ["a call of an order's price beside its completion", `update usage set id = '${id("other")}' ${where("done complete")}`, [names.paid, names.charged]],
   ["a charge for no call", `delete from usage ${where("charge")}; ${rolledUp(-100, -1)}`, [names.charged]],
   ["a charge with two calls", `insert into usage select * from usage ${where("charge")}; ${rolledUp(100, 1)}`, [names.paid, names.charged]],
-  ["a hold that was captured twice", `insert into transactions select * from transactions ${where("charge")}`, [names.balances, names.earnings, names.books, names.paid, names.total]],
+  ["a hold that was captured twice", `insert into transactions select * from transactions ${where("charge")}`, [names.balances, names.lease, names.earnings, names.books, names.paid, names.total]],
   ["a recorded call that was charged", transaction("recorded", buyer, "charge", {}, { agent: service }), [names.recorded]],
   ["a roll-up by agent and hour that missed a call", `update usage_hourly_by_agent set calls = calls - 1 where hour > now() - interval '1 day' and agent_id = '${agent}'; update agent_totals set calls = calls - 1 where agent_id = '${agent}'`, [names.byAgent, names.totalDays, names.pairTotals]],
   ["a roll-up by agent and hour with a wrong latency", `update usage_hourly_by_agent set latency_ms = 1 where hour > now() - interval '1 day'`, [names.byAgent]],
@@ -256,6 +267,7 @@ const corruptions: ReadonlyArray<readonly [what: string, statement: string, seen
   ["a merged account that still has a name", `insert into owners values ('acf', 'shell', '${shell}', now())`, [names.merged]],
   ["a budget that is overspent", `update budgets set spent = 501 where budget_window = 'day'`, [names.budget]],
   ["a budget below zero", `update budgets set spent = -1 where budget_window = 'day'`, [names.budget]],
+  ["a total budget that its key's lease goes beyond", `update budgets set amount = 419 where budget_window = 'total'`, [names.total]],
   ["a total budget that was refilled", `update budgets set spent = 0 where budget_window = 'total'`, [names.total]],
   ["an idempotency key of nothing", `update idempotency_keys set result_id = '${id("nothing")}' where key = 'a'`, [names.idempotency]],
   ["an idempotency key of something that is no id", `update idempotency_keys set result_id = 'done' where key = 'b'`, [names.idempotency]],
@@ -315,7 +327,7 @@ describe("the live audit", () => {
   it("names how many rows are wrong, and one of them", async () => {
     await sql`update accounts set available = available + 7 where merged_into is null`
     const found = (await audit(sql)).find(({ name }) => name === names.balances)!.found
-    expect(found).toMatch(/^2, e\.g\. [0-9a-f-]{36}: available \d+, entries \d+; reserved \d+, entries \d+$/)
+    expect(found).toMatch(/^2, e\.g\. [0-9a-f-]{36}: available \d+, in leases \d*, entries \d+; reserved \d+, entries \d+$/)
   })
 
   it("sees one moment: nothing is found while money moves", async () => {

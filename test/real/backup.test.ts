@@ -14,7 +14,7 @@ import type { Sql } from "../../src/store/Postgres.ts"
 import { type GatewayProcess, type Listed, type Reply, password, until } from "../support/GatewayProcess.ts"
 import type { LoopbackAgent } from "../support/LoopbackAgent.ts"
 import { expectCleanBooks, useStage } from "../support/Stage.ts"
-import { type TestPostgres, postgres15, testPostgres } from "../support/postgres.ts"
+import { type PostgresOptions, type TestPostgres, postgres15, testPostgres } from "../support/postgres.ts"
 
 interface Ended { readonly code: number | null; readonly out: string; readonly err: string }
 
@@ -310,6 +310,8 @@ describe("the embedded database", () => {
 
 describe("an own PostgreSQL, here Debian's 15", () => {
   const stage = useStage(afterAll)
+  /** As an operator names it, whose pg_dump reads the same URL; the server asks for no password. */
+  const overSocket = ({ host, port, user, database }: PostgresOptions): Env => ({ DATABASE_URL: `postgres://${user}:unasked@/${database}?host=${host}&port=${port}` })
   const secret = { SECRETS_KEY: "a key that is long enough for anybody" }
   let server: TestPostgres
   let tools: Env
@@ -325,7 +327,7 @@ describe("an own PostgreSQL, here Debian's 15", () => {
     stage.onEnd(server.stop)
     tools = { PATH: `${await postgres15()}${delimiter}${process.env["PATH"]}` }
     folder = stage.directory()
-    source = (await server.freshDatabase()).env
+    source = overSocket((await server.freshDatabase()).options)
     gateway = await stage.gateway({ ...source, ...secret })
     market = await openMarket(gateway, () => stage.agent())
   })
@@ -344,7 +346,8 @@ describe("an own PostgreSQL, here Debian's 15", () => {
 
   it("is restored into an empty database with all that was acknowledged before, and never into another", { timeout: 60_000 }, async () => {
     await refuses({ ...source, ...tools }, ["restore", backup, "--force"], /^restore: the database of DATABASE_URL is not empty: make a new one and name that; nothing was changed\n$/)
-    const { env, options } = await server.freshDatabase()
+    const { options } = await server.freshDatabase()
+    const env = overSocket(options)
     const { code, out, err } = await run({ ...env, ...tools }, "restore", backup)
     expect([code, err]).toEqual([0, ""])
     expect(out).toMatch(/^restored as of [^ ]*Z: 2 accounts, \d+ transactions; what came later is gone\nstart the gateway with the SECRETS_KEY of that time\naudit: \d+ checks, 0 findings\n$/)

@@ -40,6 +40,27 @@ describe("the bench", () => {
     })])
   })
 
+  // A cluster's nodes take a minute to start, to be killed and to start again: with full counts only.
+  const isFull = process.env["TOLLGATE_FULL"] === "1"
+  it("simulates how many nodes grow, draws it, and tells how far it is off from what was measured", { timeout: 600_000 }, async () => {
+    const { code, output } = await bench(...isFull ? ["cluster"] : [], "simulate", "--nodes=3", "--rounds=1", "--seconds=2")
+    expect(output).not.toContain("failed")
+    expect(code).toBe(0)
+    const values = (scenario: string): Record<string, number> =>
+      Object.fromEntries(recorded(scenario)[0].figures.map(({ name, value }: { readonly name: string; readonly value: number }) => [name, value]))
+    const grown = values("simulate")
+    expect(grown["3 nodes / 1, CPU a call"]).toBeGreaterThan(1)
+    expect(grown["3 nodes: calls of own accounts"]! + grown["3 nodes: calls by lease"]! + grown["3 nodes: calls passed on"]!).toBeCloseTo(100, 6)
+    expect(readFileSync(join(results, "simulate.svg"), "utf8")).toContain("1 to 3 nodes, simulated")
+    expect(JSON.parse(readFileSync(join(results, "simulate.json"), "utf8")).points).toHaveLength(3)
+    if (!isFull) return expect(recorded("simulate")[0].missing).toEqual(["how far it is off: run cluster first"])
+    expect(grown["free: 2 nodes / 1, simulated over measured"]).toEqual(expect.any(Number))
+    const measured = values("cluster")
+    expect(measured["takeover: double charges"]).toBe(0)
+    expect(measured["takeover: kills"]).toBe(4)
+    for (const name of ["free: 2 nodes / alone, CPU a call", "paid: 3 nodes / alone, CPU a call", "hop: CPU a call at the owner"]) expect(measured[name]).toBeGreaterThan(0)
+  })
+
   it("runs nothing when it does not understand what to run", async () => {
     const { code, output } = await bench("relays")
     expect(code).toBe(2)

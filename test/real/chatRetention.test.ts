@@ -60,7 +60,7 @@ describe("retention of chats", () => {
           outputHash: "sha256:abcd", outputText: "kept well", createdAtMs: startedAtMs, completedAtMs: startedAtMs
         }]
       })
-      if (closedAtMs !== undefined) await commit({ closedSessions: [{ id, reason: "dropped", letterId: randomUUID(), atMs: closedAtMs }] })
+      if (closedAtMs !== undefined) await sql`update sessions set status = 'closed', closed_at = ${at(closedAtMs)}, close_reason = 'dropped' where id = ${id}`
       return id
     }
     const money = async () => [

@@ -198,7 +198,6 @@ describe("the committer", () => {
         }]
       }
     }
-    const close = ({ sessionId }: Session, letterId?: string): CommitRows => ({ closedSessions: [{ id: sessionId, reason: "closed by its client", letterId, atMs: Date.now() }] })
     const chatOf = async ({ id, sessionId }: Session) => ({
       balance: await balanceOf(sql, id),
       session: (await sql`select status, message_count, consumed from sessions where id = ${sessionId}`)[0],
@@ -219,7 +218,7 @@ describe("the committer", () => {
 
     it("takes back the whole request of a turn that comes after the close, of an earlier term, or out of turn, and its neighbours don't notice", async () => {
       const [closed, taken, skipped, repeated, foreign, good] = await Promise.all([newSession(), newSession(), newSession(), newSession(), newSession(), newSession()])
-      await closed.commit(close(closed))
+      await sql`update sessions set status = 'closed', closed_at = now() where id = ${closed.sessionId}`
       await sql`update sessions set term = term + 1 where id = ${taken.sessionId}`
       await repeated.commit(turnOf(repeated, 1))
       const told = await Promise.all([
@@ -245,19 +244,6 @@ describe("the committer", () => {
       }
       expect(await other.commit(turnOf(other, 1, { messageId: "first" }))).toEqual({ _tag: "committed" })
       expect(await chatOf(session)).toEqual({ balance: 60n, session: { status: "active", message_count: 4, consumed: 40n }, turns: [1, 2, 3, 4], calls: 4 })
-    })
-
-    it("is closed once, and has one letter", async () => {
-      const [lettered, silent] = [await newSession(), await newSession()]
-      const letterId = randomUUID()
-      const closes = [lettered.commit(close(lettered, letterId)), silent.commit(close(silent))]
-      expect(await outcomes(closes)).toEqual(["committed", "committed"])
-      const closedAt = async () => await sql`select closed_at, close_reason from sessions where id = ${lettered.sessionId}`
-      const before = await closedAt()
-      expect(await outcomes([lettered.commit(close(lettered, randomUUID())), silent.commit(close(silent, randomUUID()))])).toEqual(["committed", "committed"])
-      expect(await closedAt()).toEqual(before)
-      expect(await sql`select id, kind, session_id, attempts, sent_at from letters where account_id in (${lettered.id}, ${silent.id})`)
-        .toEqual([{ id: letterId, kind: "receipt", session_id: lettered.sessionId, attempts: 0, sent_at: null }])
     })
 
     it("counts the late cancels of a buyer with an agent and a UTC day, in one batch and over several", async () => {

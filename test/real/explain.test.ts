@@ -278,6 +278,28 @@ describe("an explanation names", () => {
   })
 })
 
+describe("the balance before", () => {
+  it("is not asked for where another node spent from a lease at that time, in this transaction or in one shortly before", async () => {
+    const turn = ids["turn"]!
+    const differs = async () => (await one(turn)).differences.map(({ line }) => line)
+    const leased = (which: string) => world.sql.unsafe(`
+      update transactions set lease_id = null;
+      update transactions t set lease_id = gen_random_uuid() from transactions own where own.id = '${turn}' and t.account_id = own.account_id and ${which}`)
+    try {
+      await world.sql`update transactions set balance_after = balance_after + 1 where id = ${turn}`
+      expect(await differs()).toEqual(["balance before"])
+      await leased("t.id = own.id")
+      expect(await differs()).toEqual([])
+      await leased("t.id = (select max(id::text)::uuid from transactions where account_id = own.account_id and id < own.id)")
+      expect(await differs()).toEqual([])
+      await world.sql`update transactions set created_at = created_at - interval '1 hour' where lease_id is not null`
+      expect(await differs()).toEqual(["balance before"])
+    } finally {
+      await restore()
+    }
+  })
+})
+
 describe("the price of a chat turn", () => {
   it("is what its agent cost when its session began, whatever came after", async () => {
     const begun = (hours: number) => world.sql`update sessions set started_at = now() - ${hours} * interval '1 hour' where id = ${ids["turn's session"]!}`

@@ -11,7 +11,7 @@ import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
 import { promisify } from "node:util"
 import { afterAll, beforeAll, expect, it } from "vitest"
-import { unpackDebian } from "../support/debianPackages.ts"
+import { unpackDebian } from "../../scripts/debian/unpackDebian.ts"
 
 const execute = promisify(execFile)
 

@@ -24,6 +24,7 @@ beforeEach(() => {
   writeFileSync(join(project, "package.json"), `{"name":"tiny","version":"1.0.0","type":"module"}`)
   mkdirSync(join(project, "src/store/migrations"), { recursive: true })
   writeFileSync(join(project, "src/store/migrations/0001.sql"), "select 1")
+  mkdirSync(join(project, "src/cluster/lua"), { recursive: true })
   mkdirSync(join(project, "sdk/typescript/src"), { recursive: true })
   writeFileSync(join(project, "sdk/typescript/src/AutxClient.ts"), "export class AutxClient {}")
 })
@@ -193,7 +194,7 @@ describe("run", () => {
     main(`console.log("changed")`)
     rmSync(join(project, "scripts/other.ts"))
     expect((await run("main").ended).out).toBe("changed\n")
-    expect(readdirSync(join(project, "dist")).sort()).toEqual([".build", "chatClient.js", "main.js", "main.js.map", "migrations"])
+    expect(readdirSync(join(project, "dist")).sort()).toEqual([".build", "chatClient.js", "lua", "main.js", "main.js.map", "migrations"])
   })
 
   it("keeps the last build and says one line when a source is broken", async () => {

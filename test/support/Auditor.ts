@@ -13,7 +13,11 @@
  * Who may spend what: debits count from the moment they are decided, credits
  * from the moment the machine was told that they are durable, and money that a
  * call in flight holds is nobody else's. A hold is a promise to the call only as
- * long as the money is there: what another activation spent meanwhile is gone.
+ * long as the money is there: what another activation spent meanwhile is gone,
+ * and what another node has a lease of is not there for it.
+ *
+ * A lease is what was granted to it less what was given back. What its node
+ * spends is none of this account's business until it is closed.
  */
 import type { Hold, PendingOrder, SubjectId, Transaction } from "../../src/domain/account.ts"
 import type { BudgetWindow } from "../../src/domain/budget.ts"
@@ -57,6 +61,8 @@ export interface Standing {
   readonly reserved: bigint
   readonly held: bigint
   readonly holds: ReadonlyArray<string>
+  /** Id → amount. */
+  readonly leases: Readonly<Record<string, bigint>>
   readonly orders: ReadonlyArray<string>
   readonly heldBy: Readonly<Record<string, bigint>>
   /** `<subject> <window>` → spent in the period of now. */
@@ -72,10 +78,12 @@ export interface Books {
 
 type Fate = "decided" | "adopted" | "durable" | "lost"
 interface Line {
-  readonly command: Command | { readonly _tag: "Elsewhere" }
+  readonly command: Command | { readonly _tag: "Elsewhere" } | { readonly _tag: "Closed"; readonly leaseId: string; readonly spent: bigint }
   readonly activation: number
   readonly transaction: Transaction | undefined
   readonly charges: ReadonlyArray<Charge>
+  /** Of a grant: in the period that had room for it. */
+  readonly grantedAtMs?: number
   fate: Fate
 }
 
@@ -132,22 +140,30 @@ export class Auditor {
     const prediction = this.#judge(command, nowMs)
     if (prediction._tag === "Accepted") {
       const { transaction, charges } = prediction
-      this.#lines.push({ command: this.#granted(command, nowMs), activation: this.#activation, transaction, charges, fate: "decided" })
+      this.#lines.push({ command: this.#granted(command, nowMs), activation: this.#activation, transaction, charges, ...this.#grantedAt(command, nowMs), fate: "decided" })
     }
     return prediction
   }
 
-  /** The machine was told that this transaction is durable. */
-  adopt(transactionId: string): void {
-    for (const line of this.#lines) if (line.transaction?.id === transactionId && line.fate === "decided") line.fate = "adopted"
+  /** The machine was told that what this command decided is durable. */
+  adopt(command: Command): void {
+    for (const line of this.#lines) if (line.command === command && line.fate === "decided") line.fate = "adopted"
   }
 
-  /** The activation ended; of the transactions it was not told about, these are durable, the others never happened. */
-  reload(durable: ReadonlySet<string>): void {
+  /** The activation ended; of what it was not told about, these are durable, the others never happened. */
+  reload(durable: ReadonlySet<Command>): void {
     for (const line of this.#lines) {
-      if (line.transaction !== undefined && line.fate === "decided") line.fate = durable.has(line.transaction.id) ? "durable" : "lost"
+      const isCommitted = line.transaction !== undefined || line.command._tag === "Grant" || line.command._tag === "GiveBack"
+      if (isCommitted && line.fate === "decided") line.fate = durable.has(line.command as Command) ? "durable" : "lost"
     }
     this.#activation++
+  }
+
+  /** The lease's row was deleted, and said that so much was spent. */
+  closed(leaseId: string, spent: bigint, nowMs: number): void {
+    const { subjectId } = this.#grants(this.#lines).find(({ lease }) => lease.id === leaseId)!.lease
+    const charges = spent === 0n ? [] : this.#chargesFor(subjectId, spent, nowMs)
+    this.#lines.push({ command: { _tag: "Closed", leaseId, spent }, activation: this.#activation, transaction: undefined, charges, fate: "durable" })
   }
 
   /** Between two activations here, one on another node made this transaction: a fact, nothing is predicted about it. */
@@ -160,8 +176,9 @@ export class Auditor {
     return {
       available: this.#available(),
       reserved: this.#reserved(),
-      held: sum(this.#openHolds().map((hold) => hold.amount)),
+      held: this.#held(),
       holds: this.#openHolds().map((hold) => hold.id).sort(),
+      leases: Object.fromEntries([...this.#leases()].map((id) => [id, this.#leaseAmount(id)])),
       orders: this.#openOrders().map((order) => order.id).sort(),
       heldBy: Object.fromEntries(subjects.map((subject) => [subject.id, this.#heldBy(subject.id)])),
       spent: Object.fromEntries(subjects.flatMap((subject) =>
@@ -196,7 +213,36 @@ export class Auditor {
     return this.#opening.available + sum(this.#kept().map(({ transaction, fate }) => {
       const amount = transaction?.available ?? 0n
       return amount > 0n && fate === "decided" ? 0n : amount
-    }))
+    })) - sum(this.#kept().map(({ command }) => command._tag === "Closed" ? command.spent : 0n))
+  }
+
+  #grants(lines: ReadonlyArray<Line>): ReadonlyArray<Extract<Command, { _tag: "Grant" }>> {
+    return this.#commands(lines, "Grant")
+  }
+
+  /** Those that are open. */
+  #leases(lines = this.#kept()): ReadonlySet<string> {
+    const open = new Set<string>(this.#grants(lines).map(({ lease }) => lease.id))
+    for (const { command } of lines) if (command._tag === "Closed") open.delete(command.leaseId)
+    return open
+  }
+
+  /** Also of one that was closed. What is given back is not the lease's any more from the moment it was decided. */
+  #leaseAmount(leaseId: string, lines = this.#kept()): bigint {
+    return sum(this.#grants(lines).filter(({ lease }) => lease.id === leaseId).map(({ amount }) => amount))
+      - sum(this.#commands(lines, "GiveBack").filter((back) => back.leaseId === leaseId).map(({ amount }) => amount))
+  }
+
+  /** What other nodes have, with what they gave back until the machine was told that it is durable; or, without that, what is not there for a hold. */
+  #lent(subjectId: string | undefined, withReturning: boolean): bigint {
+    const open = this.#leases()
+    const ids = this.#grants(this.#kept()).filter(({ lease }) => open.has(lease.id) && (subjectId === undefined || lease.subjectId === subjectId)).map(({ lease }) => lease.id as string)
+    const counted = withReturning ? this.#kept().filter(({ command, fate }) => command._tag !== "GiveBack" || fate !== "decided") : this.#kept()
+    return sum([...new Set(ids)].map((id) => this.#leaseAmount(id, counted)))
+  }
+
+  #held(): bigint {
+    return sum(this.#openHolds().map((hold) => hold.amount)) + this.#lent(undefined, true)
   }
 
   #reserved(): bigint {
@@ -231,17 +277,32 @@ export class Auditor {
     ]
   }
 
+  /** When the leases were granted last that this activation found, and all that it granted itself. */
+  #grantsKnown(subjectId: string): ReadonlyArray<number> {
+    const isGrant = (line: Line): boolean => line.command._tag === "Grant" && line.command.lease.subjectId === subjectId
+    const before = this.#kept().filter((line) => line.activation < this.#activation)
+    const found = [...this.#leases(before)].map((id) => before.filter((line) => isGrant(line) && (line.command as Extract<Command, { _tag: "Grant" }>).lease.id === id).at(-1))
+    return [...found, ...this.#kept().filter((line) => line.activation === this.#activation && isGrant(line))].flatMap((line) => line?.grantedAtMs ?? [])
+  }
+
   /** The command as it is kept: a hold dated into the period that had room for it, a session's with what it came to be. */
   #granted(command: Command, nowMs: number): Command {
     if (command._tag !== "Hold" && command._tag !== "TopUp") return command
-    const periods = this.#budgetsOf(command.hold.subjectId).map((budget) => this.#period(command.hold.subjectId, budget, nowMs))
-    const createdAtMs = Math.max(command.hold.createdAtMs, ...periods)
+    const createdAtMs = this.#dated(command.hold.subjectId, command.hold.createdAtMs, nowMs)
     if (command._tag === "Hold") return { ...command, hold: { ...command.hold, createdAtMs } }
     const has = this.#openHold(command.hold.id)?.amount ?? 0n
     const goals = Array.from({ length: command.units }, (_, more) => command.unit * BigInt(more + 1))
     const within = goals.filter((goal) => goal <= has || this.#mayNotSpend(goal - has, command.hold.subjectId, nowMs) === undefined)
     const goal = within.at(-1)!
     return { ...command, hold: { ...command.hold, createdAtMs, amount: goal > has ? goal : has } }
+  }
+
+  #dated(subjectId: string, atMs: number, nowMs: number): number {
+    return Math.max(atMs, ...this.#budgetsOf(subjectId).map((budget) => this.#period(subjectId, budget, nowMs)))
+  }
+
+  #grantedAt(command: Command, nowMs: number): Pick<Line, "grantedAtMs"> {
+    return command._tag === "Grant" ? { grantedAtMs: this.#dated(command.lease.subjectId, nowMs, nowMs) } : {}
   }
 
   #openOrders(): ReadonlyArray<PendingOrder> {
@@ -251,7 +312,7 @@ export class Auditor {
   }
 
   #heldBy(subjectId: string): bigint {
-    return sum(this.#openHolds().filter((hold) => hold.subjectId === subjectId).map((hold) => hold.amount))
+    return sum(this.#openHolds().filter((hold) => hold.subjectId === subjectId).map((hold) => hold.amount)) + this.#lent(subjectId, true)
   }
 
   #budgetsOf(subjectId: string): ReadonlyArray<OpeningBudget> {
@@ -275,7 +336,8 @@ export class Auditor {
       .filter((charge) => charge.keyId === subjectId && charge.window === budget.window)
       .map((charge) => charge.periodStartMs)
     const held = this.#holdsKnown().filter((hold) => hold.subjectId === subjectId).map((hold) => periodOf(budget.window, hold.createdAtMs))
-    return Math.max(periodOf(budget.window, nowMs), budget.periodStartMs, ...charged, ...held)
+    const leased = this.#grantsKnown(subjectId).map((atMs) => periodOf(budget.window, atMs))
+    return Math.max(periodOf(budget.window, nowMs), budget.periodStartMs, ...charged, ...held, ...leased)
   }
 
   #spent(subjectId: string, budget: OpeningBudget, nowMs: number): bigint {
@@ -296,7 +358,7 @@ export class Auditor {
   /** Free money first, then each budget of the key in the order it was given. */
   #mayNotSpend(amount: bigint, subjectId: string | undefined, nowMs: number): Prediction | undefined {
     const available = this.#available()
-    const held = sum(this.#openHolds().map((hold) => hold.amount))
+    const held = this.#held()
     const free = available - held
     if (free < amount) return { _tag: "InsufficientCredits", required: amount, available: free < 0n ? 0n : free, held }
     for (const budget of subjectId === undefined ? [] : this.#budgetsOf(subjectId)) {
@@ -314,8 +376,9 @@ export class Auditor {
 
   #judgeCharge(command: Extract<Command, { _tag: "Capture" | "Bill" }>, id: string, orderId: Transaction["orderId"], nowMs: number): Prediction {
     const hold = this.#openHold(command.holdId)
-    if (hold === undefined || hold.amount < command.amount || this.#available() < command.amount) return { _tag: "HoldLost" }
-    if (this.#budgetsOf(hold.subjectId).some((budget) => this.#spent(hold.subjectId, budget, nowMs) + command.amount > budget.amount)) {
+    if (hold === undefined || hold.amount < command.amount || this.#available() - this.#lent(undefined, false) < command.amount) return { _tag: "HoldLost" }
+    const lent = this.#lent(hold.subjectId, false)
+    if (this.#budgetsOf(hold.subjectId).some((budget) => this.#spent(hold.subjectId, budget, nowMs) + lent + command.amount > budget.amount)) {
       return { _tag: "HoldLost" }
     }
     return accept(
@@ -383,6 +446,10 @@ export class Auditor {
         return accept(sidesOf(command.transactionId, "earning", nowMs, {
           available: command.amount, earned: -command.amount, earnerId: this.#opening.accountId as Transaction["earnerId"]
         }))
+      case "Grant":
+        return this.#mayNotSpend(command.amount, command.lease.subjectId, nowMs) ?? accept()
+      case "GiveBack":
+        return this.#leases().has(command.leaseId) && command.amount <= this.#leaseAmount(command.leaseId) ? accept() : { _tag: "NotFound", what: "lease", id: command.leaseId }
     }
   }
 }

@@ -5,6 +5,7 @@
 import { expect } from "vitest"
 import { ChatAgent } from "./ChatAgent.ts"
 import { ChatSocket } from "./ChatSocket.ts"
+import type { Cluster } from "./ClusterProcesses.ts"
 import { type GatewayProcess, type Person, until } from "./GatewayProcess.ts"
 import { type Stage, type StageDatabase, expectCleanBooks } from "./Stage.ts"
 
@@ -39,6 +40,12 @@ export class ChatScene {
     const database = at ?? await stage.database()
     const gateway = await stage.gateway({ ...database.env, ...env })
     return new ChatScene(stage, { ...database.env, ...env }, database, gateway, await gateway.person())
+  }
+
+  /** Of a cluster, whose first node is called until the test says otherwise. */
+  static async among(stage: Stage, { database: { env, options }, sql, nodes }: Cluster): Promise<ChatScene> {
+    const { gateway } = nodes[0]!
+    return new ChatScene(stage, env, { env, options, sql }, gateway, await gateway.person())
   }
 
   /** Another process on the same database. */
@@ -82,11 +89,19 @@ export class ChatScene {
     for (const chat of this.#sockets.splice(0)) chat.close()
   }
 
-  /** What this buyer has once nothing of it is held, and that the books are right. */
+  /** What this buyer has once nothing of it is held, here or leased to another node, and that the books are right. */
   async expectLeft(buyer: Person, usd: string): Promise<void> {
-    await until(async () => (await this.gateway.balance(buyer)).reserved_usd === "0.00")
-    expect(await this.gateway.balance(buyer)).toEqual({ balance_usd: usd, reserved_usd: "0.00" })
+    await until(async () => !await this.isLeased(buyer))
+    let left: Awaited<ReturnType<GatewayProcess["balance"]>> | undefined
+    // While the account changes hands nobody can say.
+    await until(async () => (left = await this.gateway.balance(buyer).catch(() => undefined))?.reserved_usd === "0.00")
+    expect(left).toEqual({ balance_usd: usd, reserved_usd: "0.00" })
     await expectCleanBooks(this.database.sql)
+  }
+
+  /** What is spent of it on another node than its own is spent from a lease. */
+  async isLeased({ accountId }: Person): Promise<boolean> {
+    return (await this.database.sql`select from leases where account_id = ${accountId}`).length > 0
   }
 
   /** Those of one buyer's sessions. */

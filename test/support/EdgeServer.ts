@@ -1,5 +1,6 @@
 /** The edge on a real port, with a kernel made of plain objects that a test can read and steer. */
 import { Effect, Layer, ManagedRuntime } from "effect"
+import { Cluster, type Peer } from "../../src/cluster/Cluster.ts"
 import { Config, readSettings, type Settings } from "../../src/config.ts"
 import { IdempotencyInFlight, RateLimited, Unauthenticated } from "../../src/domain/errors.ts"
 import type { AccountId, KeyId } from "../../src/domain/ids.ts"
@@ -15,8 +16,10 @@ import { type Fixture, fixtureDialect, makeFixture } from "./fixtureDialect.ts"
 const caller: Caller = { dialect: "fixture", loginId: undefined, accountId: "account" as AccountId, kind: "key", subjectId: "key" as KeyId, expiresAtMs: Number.MAX_SAFE_INTEGER }
 const rate = { limit: 60, remaining: 59, resetMs: 1_000 }
 
-const decide = (authorization: string): Decision => {
+const decide = (authorization: string, owner: Peer | undefined): Decision => {
   switch (authorization) {
+    case "Bearer placed":
+      return owner === undefined ? { caller, rate, error: undefined } : { caller: undefined, rate: undefined, error: undefined, elsewhere: owner }
     case "Bearer resident":
     case "Bearer elsewhere":
       return { caller, rate, error: undefined }
@@ -29,10 +32,13 @@ const decide = (authorization: string): Decision => {
 
 export interface EdgeServer {
   readonly port: number
+  readonly hopPort: number | undefined
   readonly url: string
   readonly fixture: Fixture
   /** `Bearer elsewhere` is admitted once this has run. */
   admitted: Promise<void>
+  /** Who owns the account of `Bearer placed`; `undefined`: this node. */
+  owner: Peer | undefined
   relay: RelayCall
   readiness: { readonly ready: boolean; readonly reasons: ReadonlyArray<string> }
   readonly stored: Map<string, StoredAnswer>
@@ -41,23 +47,32 @@ export interface EdgeServer {
   readonly stop: () => Promise<void>
 }
 
-export const startEdge = async (options: { readonly limits?: Partial<EdgeLimits>; readonly settings?: Partial<Settings> } = {}): Promise<EdgeServer> => {
+export interface EdgeOptions {
+  readonly limits?: Partial<EdgeLimits>
+  readonly settings?: Partial<Settings>
+  /** Absent: this node is alone. */
+  readonly cluster?: Cluster["Service"]
+}
+
+export const startEdge = async (options: EdgeOptions = {}): Promise<EdgeServer> => {
   const fixture = makeFixture()
   const settings = { ...readSettings({ PORT: "0", DEMO: "true", ALLOWED_ORIGINS: "https://app.example", DIALECT_HOSTS: "api.example=fixture" }), ...options.settings }
   const stored = new Map<string, StoredAnswer>()
   const inFlight = new Set<string>()
-  const steer: { admitted: Promise<void>; relay: RelayCall; readiness: EdgeServer["readiness"] } = {
+  const steer: Pick<EdgeServer, "admitted" | "owner" | "relay" | "readiness"> = {
     admitted: Promise.resolve(),
+    owner: undefined,
     relay: (_caller, _agent, _dress, downstream) => downstream.reply(200, [], "unset"),
     readiness: { ready: true, reasons: [] }
   }
   const kernel = Layer.mergeAll(
     Layer.succeed(Config, settings),
+    options.cluster === undefined ? Cluster.layerAlone : Layer.succeed(Cluster, options.cluster),
     Layer.succeed(Readiness, { check: () => steer.readiness }),
     Layer.succeed(Relay, { call: (...parts) => steer.relay(...parts) }),
     Layer.succeed(Admission, {
-      admitNow: (authorization) => authorization === "Bearer elsewhere" ? undefined : decide(authorization),
-      admit: (authorization) => Effect.map(Effect.promise(() => steer.admitted), () => decide(authorization)),
+      admitNow: (authorization) => authorization === "Bearer elsewhere" ? undefined : decide(authorization, steer.owner),
+      admit: (authorization) => Effect.map(Effect.promise(() => steer.admitted), () => decide(authorization, steer.owner)),
       again: () => Effect.void
     }),
     Layer.succeed(Idempotency, {
@@ -76,6 +91,7 @@ export const startEdge = async (options: { readonly limits?: Partial<EdgeLimits>
   const server = await runtime.runPromise(Server)
   return Object.assign(steer, {
     port: server.port,
+    hopPort: server.hopPort,
     url: `http://127.0.0.1:${server.port}`,
     fixture, stored, inFlight,
     drain: () => runtime.runPromise(server.drain),

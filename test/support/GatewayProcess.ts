@@ -114,9 +114,9 @@ export class GatewayProcess {
     await this.#pool.destroy()
   }
 
-  /** Ctrl-C. Fails unless the program ends well. */
-  async stop(): Promise<void> {
-    this.#child.kill("SIGINT")
+  /** Ctrl-C, or as told. Fails unless the program ends well. */
+  async stop(signal: "SIGINT" | "SIGTERM" = "SIGINT"): Promise<void> {
+    this.#child.kill(signal)
     const code = await this.ended
     await this.#pool.destroy()
     if (code !== 0) throw new Error(`the gateway ended with ${code}:\n${this.stderr()}`)

@@ -10,7 +10,7 @@
 import { existsSync } from "node:fs"
 import { join } from "node:path"
 import { type Browser, type BrowserContextOptions, type Page, chromium } from "playwright-core"
-import { unpackDebian } from "./debianPackages.ts"
+import { unpackDebian } from "../../scripts/debian/unpackDebian.ts"
 
 const installed = "/usr/bin/chromium"
 

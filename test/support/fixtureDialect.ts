@@ -89,8 +89,8 @@ const rowsOf = (fixture: Fixture): Dialect<never>["rows"] => {
       id: "fixture.amounts", method: "POST", path: "/amounts", auth: "public", docs, decimals: true, payload: Amounts, success: Amounts,
       handle: (input) => Effect.succeed(input.payload)
     }),
-    endpoint({ id: "fixture.wait.get", method: "GET", path: "/wait", auth: "public", docs, success: Schema.String, handle: () => fixture.wait }),
-    endpoint({ id: "fixture.wait.post", method: "POST", path: "/wait", auth: "public", docs, success: Schema.String, handle: () => fixture.wait }),
+    endpoint({ id: "fixture.wait.get", method: "GET", path: "/wait", auth: "optional", docs, success: Schema.String, handle: () => fixture.wait }),
+    endpoint({ id: "fixture.wait.post", method: "POST", path: "/wait", auth: "optional", docs, success: Schema.String, handle: () => fixture.wait }),
     endpoint({ id: "fixture.defect", method: "GET", path: "/defect", auth: "public", docs, success: Schema.String, handle: () => Effect.die(new Error("secret internals")) }),
     endpoint({ id: "fixture.broken", method: "GET", path: "/broken", auth: "public", docs, success: Thing, handle: () => Effect.succeed({ wrong: true }) }),
     endpoint({ id: "fixture.files", method: "GET", path: "/files/{path*}", auth: "public", docs, success: Schema.Unknown, params: Schema.Struct({ path: Schema.String }), handle: (input) => Effect.succeed(input.params) }),
@@ -99,11 +99,16 @@ const rowsOf = (fixture: Fixture): Dialect<never>["rows"] => {
       event: Schema.Struct({ n: Schema.Number, text: Schema.optionalKey(Schema.String) }),
       handle: () => fixture.events
     }),
-    relay({
-      id: "fixture.relay", method: "POST", path: "/relay/{agent}", auth: "loginOrKey", docs, errors: ["AgentUnavailable"],
-      agent: (params) => params["agent"]!, drops: [],
-      dress: { emptyBody: undefined, requestHeaders: () => [], answerHeaders: () => [], reservedPrefix: "x-fixture-" }
+    stream({
+      id: "fixture.events.mine", method: "GET", path: "/events/mine", docs,
+      event: Schema.Struct({ n: Schema.Number, text: Schema.optionalKey(Schema.String) }),
+      handle: () => fixture.events
     }),
+    ...(["POST", "GET"] as const).map((method) => relay({
+      id: method === "POST" ? "fixture.relay" : "fixture.relay.get", method, path: "/relay/{agent}", auth: "loginOrKey", docs, errors: ["AgentUnavailable"],
+      agent: (params) => params["agent"]!, drops: [], allow: ["GET", "POST"],
+      dress: { emptyBody: undefined, requestHeaders: () => [], answerHeaders: () => [], reservedPrefix: "x-fixture-" }
+    })),
     socket({
       id: "fixture.socket", method: "GET", path: "/ws/{room}", docs, params: Schema.Struct({ room: Schema.String }), errors: ["NotImplemented"],
       accept: ({ params }) => params.room === "closed"

@@ -24,9 +24,9 @@ const settingsOf = (overrides: Partial<Settings>): Settings => ({
   ...overrides
 })
 
-export const startKernel = async (connection: Connection, overrides: Partial<Settings> = {}) => {
+export const startKernel = async (connection: Connection, overrides: Partial<Settings> = {}, cluster?: Parameters<typeof gatewayLayer>[2]) => {
   log.level = "silent"
-  const runtime = ManagedRuntime.make(gatewayLayer(settingsOf(overrides), connection))
+  const runtime = ManagedRuntime.make(gatewayLayer(settingsOf(overrides), connection, cluster))
   const services = await runtime.context()
   const accounts = Context.get(services, Accounts)
   const keys = Context.get(services, ApiKeys)
@@ -37,6 +37,7 @@ export const startKernel = async (connection: Connection, overrides: Partial<Set
     ledger: Context.get(services, Ledger),
     listings: Context.get(services, Listings),
     orders: Context.get(services, Orders),
+    services,
     /** Runs a turn on an account. */
     turn: <A>(id: AccountId, turn: (account: Account, nowMs: number) => A): Promise<A> => Effect.runPromise(accounts.ask(id, turn)),
     newKey: (caller: Caller, more: Partial<NewApiKey> = {}) =>

@@ -1,7 +1,7 @@
 /** Rows for tests that talk to the Committer directly: accounts, and balanced transactions between them. */
 import { randomUUID } from "node:crypto"
-import type { Transaction } from "../../src/domain/account.ts"
-import type { AccountId, Token, TransactionId } from "../../src/domain/ids.ts"
+import type { LeaseChange, SubjectId, Transaction } from "../../src/domain/account.ts"
+import type { AccountId, LeaseId, Token, TransactionId } from "../../src/domain/ids.ts"
 import type { CommitOutcome, CommitRequest, CommitRows } from "../../src/store/Commit.ts"
 import type { Sql } from "../../src/store/Postgres.ts"
 
@@ -34,9 +34,18 @@ export const transaction = (sides: Partial<Transaction>): Transaction => ({
   deposits: 0n, withdrawals: 0n, agentId: undefined, orderId: undefined, subjectId: undefined, reference: undefined, atMs: Date.now(), ...sides
 })
 
+/** What begins a lease of a node and a key that nothing else is known of. */
+export const leaseOf = (amount: bigint, more: Partial<LeaseChange> = {}): LeaseChange => ({
+  id: randomUUID() as string as LeaseId, subjectId: randomUUID() as string as SubjectId, nodeId: randomUUID(), isNew: true, amount, grantedAtMs: Date.now(), ...more
+})
+
+/** What a node takes from a lease: the simplest charge. */
+export const chargeOf = ({ subjectId }: LeaseChange, amount: bigint, more: Partial<Transaction> = {}): Transaction =>
+  transaction({ type: "charge", available: -amount, fee: amount, subjectId, ...more })
+
 /** A fee of `amount`: the simplest debit. */
 export const debit = (amount: bigint): Transaction => transaction({ type: "fee", available: -amount, fee: amount })
 
 export const submitted = (
-  submit: (request: CommitRequest) => void, accountId: AccountId, token: Token, rows: CommitRows
-): Promise<CommitOutcome> => new Promise((done) => submit({ accountId, token, rows, done }))
+  submit: (request: CommitRequest) => void, accountId: AccountId, token: Token, rows: CommitRows, more: Pick<CommitRequest, "lease" | "hasLeases"> = {}
+): Promise<CommitOutcome> => new Promise((done) => submit({ accountId, token, rows, done, ...more }))

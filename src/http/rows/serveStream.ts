@@ -155,6 +155,7 @@ export const streamTarget = (dialect: Dialect, row: StreamRow): Target => {
   return {
     dialect,
     meter: new RowMeter(row.id),
+    isStream: true,
     serve: (exchange, params) => {
       if (exchange.head.method !== row.method) return exchange.fail(new MethodNotAllowed({ allow: [row.method] }))
       if (row.auth === "public") return receive(exchange, undefined, params)

@@ -2,30 +2,37 @@
  * Chat: the sessions whose sockets are on this node, and what their owners do
  * with sessions over REST.
  *
- * A session belongs to the node that holds its socket. What is durable of it is
- * a row (with that node's id and a term) and the orders of its turns; the rest
- * is in memory here (`ChatSession`). A resume finds it in memory first; after a
- * restart, or on another node, it is taken over from its row, which raises its
- * term and so refuses every turn of the copy before. Sessions of a node that
- * died, and nobody resumed, are closed by whoever notices.
+ * A session belongs to the node that holds its socket, whichever owns its
+ * account. What is durable of it is a row (with that node's id and a term) and
+ * the orders of its turns; the rest is in memory here (`ChatSession`). A resume
+ * finds it in memory first; after a restart, or on another node, it is taken
+ * over from its row, which raises its term and so refuses every turn of the copy
+ * before. Who takes a session from another node, or closes it, tells all nodes,
+ * so that the copy goes at once and not only with its next turn. Sessions of a
+ * node that died, and nobody resumed, are closed by whoever notices.
  */
 import { Context, Effect, Layer } from "effect"
+import { Bus } from "../../cluster/Bus.ts"
+import { Cluster } from "../../cluster/Cluster.ts"
 import { Config, type Settings, limits } from "../../config.ts"
 import { type Agent, isCallable } from "../../domain/agent.ts"
 import { SessionClosed, SessionReplaced, SessionsNotSupported } from "../../domain/chat.ts"
 import type { Credits } from "../../domain/credits.ts"
 import { AgentPaused, Draining, type GatewayError, InvalidRequest, NotFound, Overloaded, StoreUnavailable } from "../../domain/errors.ts"
-import type { AccountId, HoldId, SessionId } from "../../domain/ids.ts"
+import type { AccountId, SessionId } from "../../domain/ids.ts"
 import { Postgres } from "../../store/Postgres.ts"
-import { type StoredExchange, type StoredSession, beatAndFindOrphans, findSession, isSessionId, listExchanges, listSessions, parkSessions } from "../../store/SessionStore.ts"
+import {
+  type HeldSession, type OwnedSession, type SessionEnd, type StoredExchange, type StoredSession,
+  adoptSessions, beatAndFindOrphans, closeSessions, findSession, isSessionId, listExchanges, listSessions, parkSessions
+} from "../../store/SessionStore.ts"
 import { UsageBuffer } from "../../store/UsageBuffer.ts"
 import { gauge } from "../../telemetry/Metrics.ts"
-import { type AccountError, Accounts, type CommitError } from "../AccountActor.ts"
+import { Accounts } from "../AccountActor.ts"
 import { Admission } from "../Admission.ts"
 import { Agents } from "../AgentActor.ts"
-import type { Caller } from "../Caller.ts"
+import type { Caller, SubjectId } from "../Caller.ts"
 import { newId } from "../Ids.ts"
-import { Ledger } from "../Ledger.ts"
+import { Spending } from "../lease/Spending.ts"
 import { Node } from "../Node.ts"
 import { Outbox } from "../Outbox.ts"
 import { downloadReceipt } from "../Receipts.ts"
@@ -33,25 +40,27 @@ import { AgentCredential } from "../upstream/AgentCredential.ts"
 import { Upstream } from "../upstream/Upstream.ts"
 import type { ChatClient, ChatError } from "./ChatClient.ts"
 import { ChatSession } from "./ChatSession.ts"
+import { InBulk } from "./InBulk.ts"
 import { LateCancels } from "./LateCancels.ts"
-import { SessionAdoption } from "./SessionAdoption.ts"
-import { type SessionHold, topUpHold } from "./SessionHold.ts"
+import { SessionCheck } from "./SessionCheck.ts"
+import { SessionHold } from "./SessionHold.ts"
 
 /** What every session of a node uses. */
 export interface ChatParts {
-  readonly accounts: Accounts["Service"]
   readonly admission: Admission["Service"]
   readonly agents: Agents["Service"]
   readonly credential: AgentCredential["Service"]
   readonly lateCancels: LateCancels["Service"]
-  readonly ledger: Ledger["Service"]
+  readonly spending: Spending["Service"]
   readonly upstream: Upstream["Service"]
   readonly usage: UsageBuffer["Service"]
   readonly settings: Settings
   readonly read: <A, E>(effect: Effect.Effect<A, E, Postgres>) => Effect.Effect<A, E>
   readonly isStopping: () => boolean
-  /** Writes that a session is closed (of a term: unless it has another by now), with the letter that brings its receipt when that is worth one. */
-  readonly closeStored: (accountId: AccountId, id: SessionId, reason: string, consumed: () => Credits, term?: bigint) => Effect.Effect<void, AccountError | CommitError>
+  /** Closes its row (of a term: unless it has another by now), with the letter that brings its receipt when that is worth one. `undefined`: it was not to be closed. */
+  readonly closeStored: (session: OwnedSession, reason: string, term?: bigint) => Effect.Effect<HeldSession | undefined, StoreUnavailable>
+  /** Lets the session go if its row is closed or another node's by now. */
+  readonly look: (session: ChatSession) => void
   readonly turnSettled: () => void
   readonly ended: (session: ChatSession) => void
 }
@@ -115,6 +124,9 @@ export class Chat extends Context.Service<Chat, {
     const settings = yield* Config
     const node = yield* Node
     const accounts = yield* Accounts
+    const cluster = yield* Cluster
+    const bus = yield* Bus
+    const spending = yield* Spending
     const agents = yield* Agents
     const outbox = yield* Outbox
     const live = new Map<SessionId, ChatSession>()
@@ -133,18 +145,23 @@ export class Chat extends Context.Service<Chat, {
     gauge("tollgate_chat_turns_running", "Chat turns whose agent is being asked or whose charge is on its way", () => turnsRunning(0n))
 
     const read: ChatParts["read"] = (effect) => Effect.provideService(effect, Postgres, postgres)
+    const check = new SessionCheck(read)
+    yield* Effect.forkScoped(check.run)
+    const adoption = new InBulk((all: ReadonlyArray<OwnedSession>) => read(adoptSessions(node.id, all)))
+    const closing = new InBulk((all: ReadonlyArray<SessionEnd>) => read(closeSessions(all, receiptMailedFrom)))
     const parts: ChatParts = {
-      accounts, agents, settings, read,
+      agents, settings, read, spending,
       admission: yield* Admission,
       credential: yield* AgentCredential,
       lateCancels: yield* LateCancels,
-      ledger: yield* Ledger,
       upstream: yield* Upstream,
       usage: yield* UsageBuffer,
       isStopping: () => isStopping,
-      closeStored: (accountId, id, reason, consumed, term) => accounts.act(accountId, (account, atMs) => accounts.commit(account, {
-        closedSessions: [{ id, term, reason, atMs, letterId: settings.smtpUrl !== undefined && consumed() >= receiptMailedFrom ? newId() : undefined }]
-      })).pipe(Effect.tap(() => Effect.sync(outbox.wake))),
+      closeStored: ({ id, accountId }, reason, term) => Effect.tap(
+        closing.ask({ id, accountId, term, reason, letterId: settings.smtpUrl === undefined ? undefined : newId() }),
+        () => Effect.sync(outbox.wake)
+      ),
+      look: (session) => check.look(session),
       turnSettled: () => { if (onQuiet !== undefined && turnsRunning(0n) === 0) onQuiet() },
       ended: (session) => {
         if (live.get(session.id) !== session) return
@@ -154,10 +171,21 @@ export class Chat extends Context.Service<Chat, {
         else counts.set(session.accountId, left)
       }
     }
-    const adoption = new SessionAdoption(node.id, read)
-    accounts.onRevoked((subjectId) => {
+    const revoked = (subjectId: SubjectId): void => {
       for (const session of live.values()) session.revoked(subjectId)
+    }
+    accounts.onRevoked(revoked)
+    bus.onNews((news) => {
+      if (news._tag === "revoked") revoked(news.subjectId as SubjectId)
+      else if (news._tag === "missed") for (const session of live.values()) check.look(session)
+      else if (news._tag === "session") {
+        const session = live.get(news.id as SessionId)
+        if (session !== undefined && session.term <= news.term) check.look(session)
+      }
     })
+
+    /** Whoever else has it, or had it, lets it go. */
+    const tell = ({ id, term }: HeldSession): void => bus.tell({ _tag: "session", id, term })
 
     const enter = (session: ChatSession): void => {
       live.set(session.id, session)
@@ -166,7 +194,7 @@ export class Chat extends Context.Service<Chat, {
 
     const meet = Effect.fnUntraced(function*(name: string) {
       if (isStopping) return yield* new Draining({ retryAfterMs: jitteredMs() })
-      if (!accounts.writable()) return yield* new StoreUnavailable({ retryAfterMs: 1_000 })
+      if (!spending.writable()) return yield* new StoreUnavailable({ retryAfterMs: 1_000 })
       const agent = yield* agents.find(name)
       if (!isCallable(agent)) return yield* new AgentPaused({ agent: agent.ticker })
       if (agent.manifest?.supports_sessions === false || agent.manifest?.input?.type === "multipart") return yield* new SessionsNotSupported({ agent: agent.ticker })
@@ -178,12 +206,12 @@ export class Chat extends Context.Service<Chat, {
       const { accountId } = caller
       if ((counts.get(accountId) ?? 0) >= settings.chatSessionsPerAccount) return yield* new Overloaded({ what: "chat sessions of the account", retryAfterMs: 60_000 })
       const id = `ses_${newId<string>().replaceAll("-", "")}` as SessionId
-      const hold: SessionHold = { id: newId<HoldId>(), accountId, sessionId: id, caller, agent, price: agent.price }
-      const held = yield* topUpHold(parts, hold)
-      yield* accounts.act(accountId, (account, nowMs) => accounts.commit(account, {
+      const hold = new SessionHold(parts, id, agent, caller)
+      const held = yield* hold.topUp()
+      yield* spending.act(caller, (account, nowMs) => spending.commit(account, {
         sessions: [{ id, subjectId: caller.subjectId, agentId: agent.id, nodeId: node.id, price: agent.price, startedAtMs: nowMs }]
-      })).pipe(Effect.onError(() => Effect.sync(() => accounts.release(accountId, hold.id))))
-      const session = new ChatSession(parts, { id, accountId, agent, caller, dialect, term: 1n, messageCount: 0, consumed: 0n, holdId: hold.id, isNew: true, isWhole: true })
+      })).pipe(Effect.onError(() => Effect.sync(() => hold.release())))
+      const session = new ChatSession(parts, { id, caller, dialect, term: 1n, messageCount: 0, consumed: 0n, hold, isNew: true, isWhole: true })
       enter(session)
       session.attach(client, caller)
       return { session, agent, held, resumed: false }
@@ -191,19 +219,22 @@ export class Chat extends Context.Service<Chat, {
 
     /** This node's copy when no other node has had it since, else one made from its row. */
     const takeOver = Effect.fnUntraced(function*({ caller, dialect }: Asked, agent: Agent, id: SessionId) {
-      const adopted = yield* adoption.adopt(caller.accountId, id)
+      const own = live.get(id)
+      if (!cluster.isMany && own?.accountId === caller.accountId) return { session: own, isNew: false }
+      const adopted = yield* adoption.ask({ accountId: caller.accountId, id })
       if (adopted === undefined) {
         const stored = yield* read(findSession(caller.accountId, id))
         return yield* (stored === undefined ? new NotFound({ what: "session", id }) : new SessionClosed())
       }
+      if (adopted.isTaken) tell(adopted)
+      const itsAgent = adopted.agentId === agent.id ? agent : yield* agents.find(adopted.agentId)
       const known = live.get(id)
       if (known?.term === adopted.term) return { session: known, isNew: false }
       // It has been on another node since.
       known?.leave(new SessionReplaced())
-      const own = adopted.agentId === agent.id ? agent : yield* agents.find(adopted.agentId)
       const session = new ChatSession(parts, {
-        id, accountId: caller.accountId, agent: own, caller, dialect, term: adopted.term, messageCount: adopted.messageCount, consumed: adopted.consumed,
-        holdId: newId<HoldId>(), isNew: false, isWhole: adopted.leftWhole
+        id, caller, dialect, term: adopted.term, messageCount: adopted.messageCount, consumed: adopted.consumed,
+        hold: new SessionHold(parts, id, itsAgent, caller), isNew: false, isWhole: adopted.leftWhole
       })
       enter(session)
       return { session, isNew: true }
@@ -216,12 +247,11 @@ export class Chat extends Context.Service<Chat, {
       if (session.agent.id !== agent.id) return yield* new NotFound({ what: "session", id })
       if (!session.isOpen) return yield* new SessionClosed()
       session.attach(asked.client, asked.caller)
-      const { accountId, hold } = session
-      const held = yield* (isNew ? topUpHold(parts, hold) : accounts.ask(accountId, (account) => account.holds.get(hold.id)?.amount ?? 0n)).pipe(
+      const held = yield* (isNew ? session.hold.topUp() : session.hold.held).pipe(
         Effect.onError(() => Effect.sync(() => session.detach(asked.client)))
       )
       if (!session.isOpen) {
-        accounts.release(accountId, hold.id)
+        session.hold.release()
         return yield* new SessionClosed()
       }
       return { session, agent: session.agent, held, resumed: true }
@@ -231,11 +261,6 @@ export class Chat extends Context.Service<Chat, {
       read(findSession(caller.accountId, id)).pipe(
         Effect.flatMap((session) => session === undefined ? Effect.fail(new NotFound({ what: "session", id })) : Effect.succeed(session))
       )
-
-    /** One that is not in this node's memory. */
-    const closeElsewhere = (accountId: AccountId, id: SessionId, reason: string): Effect.Effect<boolean, GatewayError> =>
-      adoption.adopt(accountId, id).pipe(Effect.flatMap((adopted): Effect.Effect<boolean, GatewayError> =>
-        adopted === undefined ? Effect.succeed(false) : parts.closeStored(accountId, id, reason, () => adopted.consumed).pipe(Effect.as(true))))
 
     return Chat.of({
       open,
@@ -247,14 +272,13 @@ export class Chat extends Context.Service<Chat, {
         : Effect.flatMap(get(caller, id), (session) => read(listExchanges(session.id, limit, after))),
       close: Effect.fn("Chat.close")(function*(caller, id) {
         const session = live.get(id as SessionId)
-        if (session === undefined || session.accountId !== caller.accountId) {
-          const stored = yield* get(caller, id)
-          return stored.status === "active" ? yield* closeElsewhere(caller.accountId, stored.id, "closed by its owner") : false
-        }
-        const client = session.outlet.client
-        yield* session.close("closed by its owner") as Effect.Effect<void, GatewayError>
+        const own = session?.accountId === caller.accountId ? session : undefined
+        const client = own?.outlet.client
+        if (own === undefined && (yield* get(caller, id)).status === "closed") return false
+        const closed = yield* (own === undefined ? parts.closeStored({ id: id as SessionId, accountId: caller.accountId }, "closed by its owner") : own.close("closed by its owner"))
         client?.end(new SessionClosed())
-        return true
+        if (closed !== undefined) tell(closed)
+        return closed !== undefined
       }),
       receipt: Effect.fn("Chat.receipt")(function*(caller, id) {
         const session = yield* get(caller, id)
@@ -272,7 +296,10 @@ export class Chat extends Context.Service<Chat, {
         for (const session of live.values()) session.sweep(nowMs, times)
       },
       beat: read(beatAndFindOrphans(node.id, times.resumeMs + 2 * limits.chatBeatMs)).pipe(Effect.flatMap((orphans) =>
-        Effect.forEach(orphans, ({ id, accountId }) => closeElsewhere(accountId, id, "its node stopped"), { concurrency: 4, discard: true }))),
+        // Who came back meanwhile has it under a later term.
+        Effect.forEach(orphans, (orphan) => parts.closeStored(orphan, "its node stopped", orphan.term).pipe(
+          Effect.tap((closed) => Effect.sync(() => { if (closed !== undefined) tell(closed) }))
+        ), { concurrency: "unbounded", discard: true }))),
       drain: Effect.gen(function*() {
         isStopping = true
         for (const session of live.values()) session.stop(jitteredMs())
@@ -281,6 +308,7 @@ export class Chat extends Context.Service<Chat, {
         }
         const interrupted = [...live.values()].filter((session) => session.interrupt()).map(({ id }) => id)
         yield* Effect.ignore(read(parkSessions(node.id, interrupted)))
+        for (const session of live.values()) session.hold.release()
       })
     })
   }))

@@ -14,12 +14,11 @@
  * A socket that ends is a drop, whatever its close code: the turn goes on, its text is kept, and who resumes gets it from
  * its beginning. Only `cancel`, `close` and the session's REST end stop a turn, and only before its agent was done.
  *
- * Failure cases. Commit refused: decided once more on the account as it is then;
- * else the turn failed and is free. Outcome unknown: the client is told to send
- * the same id again, which reads what the database says. The session is closed
- * or taken over elsewhere: its turn's commit is refused by the row itself, and
- * this copy ends. The node dies: turns in flight are free, never sent again, and
- * who resumes is told of the discontinuity.
+ * Failure cases. Commit refused, or the hold gone with a lease or an activation: held and decided once more where the account
+ * is decided by then; else the turn failed and is free. Outcome unknown: the client is told to send the same id again, which
+ * reads what the database says. The session is closed or taken over elsewhere: its turn's commit is refused by the row itself,
+ * and this copy ends, at the latest then. The node dies: turns in flight are free, never sent again, and who resumes is told
+ * of the discontinuity.
  */
 import { Effect } from "effect"
 import { limits } from "../../config.ts"
@@ -27,11 +26,11 @@ import { type Agent, isCallable } from "../../domain/agent.ts"
 import { type AgentAnswerUnusable, type Exchanged, PromptTooLarge, SessionClosed, SessionIdle, SessionReplaced, SlowConsumer, TurnInProgress, dueOf, endsSocket, fitHistory, messagesOf } from "../../domain/chat.ts"
 import type { Credits } from "../../domain/credits.ts"
 import { AgentPaused, type AgentUnavailable, Draining, OutcomeUnknown, StoreUnavailable, Unauthenticated } from "../../domain/errors.ts"
-import type { AccountId, HoldId, OrderId, SessionId } from "../../domain/ids.ts"
-import { findSession, findTurn, readHistory } from "../../store/SessionStore.ts"
+import type { AccountId, OrderId, SessionId } from "../../domain/ids.ts"
+import { type HeldSession, type StandingSession, findSession, findTurn, readHistory } from "../../store/SessionStore.ts"
 import { metrics } from "../../telemetry/Metrics.ts"
 import { attempt } from "../attempt.ts"
-import type { Caller } from "../Caller.ts"
+import type { Caller, SubjectId } from "../Caller.ts"
 import { newId } from "../Ids.ts"
 import type { Header } from "../Relay.ts"
 import type { ChatParts } from "./Chat.ts"
@@ -39,19 +38,17 @@ import type { ChatClient, ChatError, FinishedTurn } from "./ChatClient.ts"
 import { ChatOutlet } from "./ChatOutlet.ts"
 import { ChatTurn, type TurnOwner } from "./ChatTurn.ts"
 import { MessageIds } from "./MessageIds.ts"
-import { type SessionHold, topUpHold } from "./SessionHold.ts"
+import type { SessionHold } from "./SessionHold.ts"
 import { chargeTurn, finishedTurn } from "./TurnCharge.ts"
 
 export interface SessionStart {
   readonly id: SessionId
-  readonly accountId: AccountId
-  readonly agent: Agent
   readonly caller: Caller
   readonly dialect: string
   readonly term: bigint
   readonly messageCount: number
   readonly consumed: Credits
-  readonly holdId: HoldId
+  readonly hold: SessionHold
   /** No turn of it is known but those of this node. */
   readonly isNew: boolean
   readonly isWhole: boolean
@@ -70,13 +67,13 @@ export class ChatSession implements TurnOwner {
   readonly id: SessionId
   readonly accountId: AccountId
   readonly term: bigint
+  /** What is set aside for it. */
+  readonly hold: SessionHold
   readonly outlet = new ChatOutlet()
   /** No turn may be gone that its client has not heard of: with its node, or because it failed while nobody listened. Who sends a message has heard. */
   isWhole: boolean
   readonly #parts: ChatParts
   readonly #dialect: string
-  readonly #holdId: HoldId
-  #agent: Agent
   #caller: Caller
   #messageCount: number
   #consumed: Credits
@@ -86,18 +83,17 @@ export class ChatSession implements TurnOwner {
   #usedAtMs = Date.now()
   #history: ReadonlyArray<Exchanged> | undefined
   readonly #messageIds: MessageIds
-  /** A commit's outcome is not known: counts are read again before the next turn. */
+  /** A commit's outcome is not known, or its row refused it: counts are read again before the next turn. */
   #isStale = false
   #onSettled: Array<() => void> = []
 
   constructor(parts: ChatParts, start: SessionStart) {
     this.#parts = parts
     this.id = start.id
-    this.accountId = start.accountId
+    this.accountId = start.caller.accountId
     this.#dialect = start.dialect
     this.term = start.term
-    this.#holdId = start.holdId
-    this.#agent = start.agent
+    this.hold = start.hold
     this.#caller = start.caller
     this.#messageCount = start.messageCount
     this.#consumed = start.consumed
@@ -107,7 +103,12 @@ export class ChatSession implements TurnOwner {
   }
 
   get agent(): Agent {
-    return this.#agent
+    return this.hold.agent
+  }
+
+  /** The key or login that its latest socket came with. */
+  get subjectId(): SubjectId {
+    return this.#caller.subjectId
   }
 
   get messageCount(): number {
@@ -187,18 +188,19 @@ export class ChatSession implements TurnOwner {
   }
 
   /**
-   * Ends the session: a running turn is free unless its agent was done, then it is charged first. Durable when answered;
-   * after an error the session is as before, without its turn. `term`: only while it has this one, so not where another node took it.
+   * Ends the session: a running turn is free unless its agent was done, then it is charged first. Durable when answered, with
+   * what it closed; after an error the session is as before, without its turn. `term`: only while it has this one, so not where
+   * another node took it.
    */
-  close(reason: string, term?: bigint): Effect.Effect<void, ChatError> {
-    return Effect.suspend((): Effect.Effect<void, ChatError> => {
-      if (this.#status === "closed") return Effect.void
+  close(reason: string, term?: bigint): Effect.Effect<HeldSession | undefined, StoreUnavailable> {
+    return Effect.suspend((): Effect.Effect<HeldSession | undefined, StoreUnavailable> => {
+      if (this.#status === "closed") return Effect.succeed(undefined)
       this.#status = "closing"
       const turn = this.#turn
       if (turn !== undefined && !turn.hasEnded) this.#abandon(turn, callerGone)
       const settled = this.#turn === undefined ? Effect.void : Effect.callback<void>((resume) => { this.#onSettled.push(() => resume(Effect.void)) })
       return settled.pipe(
-        Effect.andThen(this.#parts.closeStored(this.accountId, this.id, reason, () => this.#consumed, term)),
+        Effect.andThen(this.#parts.closeStored(this, reason, term)),
         Effect.tap(() => Effect.sync(() => this.#ended())),
         Effect.onError(() => Effect.sync(() => { if (this.#status === "closing") this.#status = "open" }))
       )
@@ -232,6 +234,12 @@ export class ChatSession implements TurnOwner {
     this.#abandon(turn, 503)
     this.outlet.settle()
     return true
+  }
+
+  /** What its row says by now; `undefined`: it has none. */
+  stands(row: StandingSession | undefined): void {
+    if (this.#status !== "open" || row?.isActive === true && row.term === this.term) return
+    this.leave(row?.isActive === true ? new SessionReplaced() : new SessionClosed())
   }
 
   /** Another node has it, or it is closed: nothing more happens here. */
@@ -270,29 +278,24 @@ export class ChatSession implements TurnOwner {
 
   /** What the message needs: its own finished turn, or the money, the past and the credential for a new one. */
   #prepare(messageId: string | undefined, nowMs: number): Effect.Effect<Prepared, ChatError> {
-    const { accounts, agents, credential, lateCancels, read } = this.#parts
+    const { spending, agents, credential, lateCancels, read } = this.#parts
     return Effect.gen({ self: this }, function*() {
-      if (!accounts.writable()) return yield* new StoreUnavailable({ retryAfterMs: 1_000 })
+      if (!spending.writable()) return yield* new StoreUnavailable({ retryAfterMs: 1_000 })
       if (this.#isStale) yield* this.#catchUp()
       const before = messageId === undefined || this.#messageIds.isNews(messageId) ? undefined : yield* read(findTurn(this.id, messageId))
       if (messageId !== undefined && before !== undefined) {
         const { outputText, amount, ...turn } = before
         const told = { ...turn, messageId, charged: amount, sessionTotal: this.#consumed, replayed: true }
-        return { told: outputText, turn: yield* accounts.ask(this.accountId, (account) => finishedTurn(account, this.hold, told)) }
+        return { told: outputText, turn: yield* spending.ask(this.hold.holder, (account) => finishedTurn(account, this.hold, told)) }
       }
-      const agent = yield* agents.find(this.#agent.id)
+      const agent = yield* agents.find(this.agent.id)
       if (!isCallable(agent)) return yield* new AgentPaused({ agent: agent.ticker })
       if (this.#parts.isStopping()) return yield* new Draining({ retryAfterMs: 1_000 })
-      yield* lateCancels.check(this.accountId, agent, nowMs)
-      yield* topUpHold(this.#parts, this.hold)
+      yield* lateCancels.check(this.#caller, agent, nowMs)
+      yield* this.hold.topUp(this.#caller)
       this.#history ??= yield* read(readHistory(this.id, history))
       return { agent, credential: yield* credential.get(agent, this.accountId, this.id) }
     })
-  }
-
-  /** What is set aside for it. */
-  get hold(): SessionHold {
-    return { id: this.#holdId, accountId: this.accountId, sessionId: this.id, caller: this.#caller, agent: this.#agent, price: this.#agent.price }
   }
 
   #catchUp(): Effect.Effect<void, ChatError> {
@@ -309,13 +312,12 @@ export class ChatSession implements TurnOwner {
   #charge(turn: ChatTurn): void {
     chargeTurn(this.#parts, { turn, hold: this.hold, term: this.term, messageIndex: this.#messageCount + 1, consumed: this.#consumed }, (charged) => {
       if (charged._tag === "charged") return this.#complete(turn, charged.finished)
-      if (charged._tag === "failed") {
-        this.#lost(turn, charged.error)
-        return charged.isRefused ? this.#lookAfterItself() : undefined
+      if (charged._tag === "unknown" || charged.isRefused) {
+        this.#isStale = true
+        this.#messageIds.doubt()
+        this.#parts.look(this)
       }
-      this.#isStale = true
-      this.#messageIds.doubt()
-      this.#lost(turn, new OutcomeUnknown({ retryAfterMs: 5_000 }))
+      this.#lost(turn, charged._tag === "unknown" ? new OutcomeUnknown({ retryAfterMs: 5_000 }) : charged.error)
     })
   }
 
@@ -329,7 +331,7 @@ export class ChatSession implements TurnOwner {
     if (turn.messageId !== undefined) this.#messageIds.add(turn.messageId)
     const text = turn.text
     if (this.#history !== undefined) this.#history = fitHistory([...this.#history, { prompt: turn.prompt, answer: text }], history)
-    const agent = this.#parts.agents.resident(this.#agent.id)
+    const agent = this.#parts.agents.resident(this.agent.id)
     if (agent !== undefined && !isCallable(agent)) this.outlet.lastWord(new AgentPaused({ agent: agent.ticker }), false)
     this.outlet.finish(finished, text, turn.takeRest())
     this.#settled()
@@ -348,11 +350,6 @@ export class ChatSession implements TurnOwner {
     this.#settled()
   }
 
-  /** The row refused its turn: the session was closed, or taken over, by another node. */
-  #lookAfterItself(): void {
-    attempt(this.#parts.read(findSession(this.accountId, this.id)), (stored) => this.leave(stored?.status === "active" ? new SessionReplaced() : new SessionClosed()))
-  }
-
   /** Stops the turn before its agent was done. */
   #abandon(turn: ChatTurn, status: number): void {
     const wasLate = status === callerGone && turn.hasText
@@ -361,7 +358,7 @@ export class ChatSession implements TurnOwner {
     this.#usedAtMs = Date.now()
     metrics.chatTurns.inc({ outcome: "cancelled" })
     this.#record(turn, status)
-    if (wasLate) this.#parts.lateCancels.count(this.accountId, this.#agent, Date.now())
+    if (wasLate) this.#parts.lateCancels.count(this.hold.holder, this.agent, Date.now())
     this.outlet.drop()
     this.#settled()
   }
@@ -377,12 +374,13 @@ export class ChatSession implements TurnOwner {
   #record(turn: ChatTurn, status: number): void {
     const nowMs = Date.now()
     this.#parts.usage.add({
-      id: newId(), accountId: this.accountId, subjectId: this.#caller.subjectId, agentId: this.#agent.id, call: "chat", status, cost: 0n,
+      id: newId(), accountId: this.accountId, subjectId: this.#caller.subjectId, agentId: this.agent.id, call: "chat", status, cost: 0n,
       latencyMs: Math.max(0, nowMs - turn.startedAtMs), atMs: nowMs
     })
   }
 
   #settled(): void {
+    this.#letGo()
     for (const resume of this.#onSettled.splice(0)) resume()
     this.#parts.turnSettled()
   }
@@ -393,8 +391,8 @@ export class ChatSession implements TurnOwner {
     this.#parts.ended(this)
   }
 
-  /** A session that is over holds nothing, also when a message of it was being prepared. */
+  /** A session that is over holds nothing, also when a message of it was being prepared, or a turn paid for. */
   #letGo(): void {
-    if (this.#status === "closed") this.#parts.accounts.release(this.accountId, this.#holdId)
+    if (this.#status === "closed") this.hold.release()
   }
 }

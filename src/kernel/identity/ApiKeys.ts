@@ -20,6 +20,7 @@ import { auditRow } from "../AuditTrail.ts"
 import type { Caller } from "../Caller.ts"
 import { autxPrefix, hashOfKey } from "./Credentials.ts"
 import { Holds } from "../Holds.ts"
+import { Spending } from "../lease/Spending.ts"
 import { newId } from "../Ids.ts"
 import { type IdempotentCall, idempotencyRows } from "../Idempotency.ts"
 
@@ -78,6 +79,7 @@ export class ApiKeys extends Context.Service<ApiKeys, {
 }>()("tollgate/kernel/identity/ApiKeys") {
   static readonly layer = Layer.effect(ApiKeys, Effect.gen(function*() {
     const accounts = yield* Accounts
+    const spending = yield* Spending
     const holds = yield* Holds
     const postgres = yield* Postgres
     const settings = yield* Config
@@ -119,6 +121,7 @@ export class ApiKeys extends Context.Service<ApiKeys, {
             audit: [auditRow(caller, "api_key.revoke", id, nowMs)]
           })
         })
+        yield* spending.revoked(caller.accountId, id)
         return Math.ceil(performance.now() - decidedAt)
       })
     })

@@ -100,8 +100,7 @@ export class Deposits extends Context.Service<Deposits, {
         yield* checkAmount(amount)
         const accountId = yield* owners.find(buyer)
         if (accountId === undefined) return yield* new NotFound({ what: "buyer", id: buyer })
-        yield* deposit(accountId, amount)
-        const { available } = yield* ledger.balance(accountId)
+        const { available } = yield* accounts.borrowed(accountId, Effect.andThen(deposit(accountId, amount), ledger.balance(accountId)))
         return { buyer, amount, available }
       })
     })

@@ -21,6 +21,7 @@ import type { Caller } from "../Caller.ts"
 import { newId } from "../Ids.ts"
 import { ApiKeys, type CreatedApiKey } from "../identity/ApiKeys.ts"
 import { Throttle } from "../identity/Throttle.ts"
+import { Spending } from "../lease/Spending.ts"
 import { Owners } from "./Owners.ts"
 import { broken, oneOf } from "./rules.ts"
 
@@ -78,13 +79,14 @@ export class Keys extends Context.Service<Keys, {
     const apiKeys = yield* ApiKeys
     const owners = yield* Owners
     const postgres = yield* Postgres
+    const spending = yield* Spending
     const throttle = yield* Throttle
 
     const prove = Effect.fnUntraced(function*(authorization: string) {
       const { caller, error } = yield* admission.admit(authorization, { dialect: "acf", auth: "key", uncounted: true })
       return error === undefined ? caller! : yield* error
     })
-    const roleOfCaller = (caller: Caller) => accounts.ask(caller.accountId, (account) => {
+    const roleOfCaller = (caller: Caller) => spending.ask(caller, (account) => {
       const subject = account.subjects.get(caller.subjectId)
       return { role: roleOf(subject?.scopes ?? []), rateLimit: subject?.limit ?? 0 }
     })
@@ -111,9 +113,9 @@ export class Keys extends Context.Service<Keys, {
       const by: Caller = caller === undefined
         ? { accountId, kind: "key", dialect: "acf", subjectId: accountId as string as KeyId, loginId: undefined, expiresAtMs: Infinity }
         : { ...caller, accountId }
-      const created = yield* apiKeys.create(by, {
+      const created = yield* accounts.borrowed(accountId, apiKeys.create(by, {
         dialect: "acf", name: role, scopes: scopesOf(role), expiresInDays, rateLimit: wanted.rateLimit, walletAddress: wanted.walletAddress, budgets: []
-      }, undefined)
+      }, undefined))
       return { ...created, owner: wanted.owner, role, rateLimit: wanted.rateLimit }
     })
 

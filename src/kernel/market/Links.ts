@@ -4,6 +4,7 @@
  */
 import { Context, Effect, Layer } from "effect"
 import { AlreadyExists, AccountSuspended, type GatewayError, NotCommitted } from "../../domain/errors.ts"
+import type { AccountId } from "../../domain/ids.ts"
 import { mergeAccounts } from "../../store/market/LinkStore.ts"
 import { Postgres } from "../../store/Postgres.ts"
 import { Accounts } from "../AccountActor.ts"
@@ -68,9 +69,13 @@ export class Links extends Context.Service<Links, {
         if (!linkable.includes(dialect)) return yield* brokenInBody("dialect", `must be one of ${linkable.join(", ")}`)
         const other = yield* throttle.key(remoteAddress, prove(dialect, key))
         const owner = yield* owners.nameOf(other.accountId)
-        if (other.accountId !== caller.accountId) yield* merge(caller, other, owner)
-        yield* ledger.sweep(caller.accountId, true)
-        const { available } = yield* ledger.balance(caller.accountId)
+        const [first, second] = [caller.accountId, other.accountId].sort() as [AccountId, AccountId]
+        const merged = first === second ? Effect.void : merge(caller, other, owner)
+        const { available } = yield* merged.pipe(
+          Effect.andThen(ledger.sweep(caller.accountId, true)),
+          Effect.andThen(ledger.balance(caller.accountId)),
+          (linking) => accounts.borrowed(first, accounts.borrowed(second, linking))
+        )
         return { dialect, owner, available }
       })
     })

@@ -118,9 +118,11 @@ export class Settlements extends Context.Service<Settlements, {
       const settlement = yield* findSettlement(id)
       if (settlement === undefined || !isPayable(settlement)) return yield* new NotFound({ what: "settlement", id })
       const { credited, accountId = caller.accountId } = settlement
-      if (afresh) accounts.forget(accountId)
-      if (credited > 0n) yield* ledger.sweep(accountId, true)
-      yield* accounts.act(accountId, (account, nowMs): Effect.Effect<void, CommitError | CommitAborted | InsufficientCredits> => {
+      const swept = Effect.suspend(() => {
+        if (afresh) accounts.forget(accountId)
+        return credited > 0n ? ledger.sweep(accountId, true) : Effect.void
+      })
+      const paid = accounts.act(accountId, (account, nowMs): Effect.Effect<void, CommitError | CommitAborted | InsufficientCredits> => {
         const outcome = credited === 0n ? undefined
           : decide(account, { _tag: "Withdraw", transactionId: newId<TransactionId>(), amount: credited, type: "withdrawal", reference: `settlement ${id}` }, nowMs)
         if (outcome !== undefined && isRefusal(outcome)) return Effect.fail(outcome as InsufficientCredits)
@@ -133,6 +135,7 @@ export class Settlements extends Context.Service<Settlements, {
           audit: [auditRow(caller, "settlement.pay", id, nowMs, { payment_tx: paymentTx, credited: formatUsd(credited) })]
         }, outcome as Decided | undefined).pipe(Effect.tap(() => Effect.sync(() => webhooks.wake(deliveries))))
       })
+      yield* accounts.borrowed(accountId, Effect.andThen(swept, paid))
     }, Effect.provideService(Postgres, postgres))
 
     const pay = (caller: Caller, id: string, paymentTx: string, afresh: boolean): Effect.Effect<void, PayError | InsufficientCredits> => paying.withPermit(payOnce(caller, id, paymentTx, afresh)).pipe(

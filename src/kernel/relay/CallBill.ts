@@ -21,24 +21,23 @@ import type { Credits } from "../../domain/credits.ts"
 import { type GatewayError, HoldLost, NotCommitted, OutcomeUnknown } from "../../domain/errors.ts"
 import { claimFreeCall, countCall, giveBackFreeCall } from "../../domain/freeTier.ts"
 import type { AccountId, HoldId } from "../../domain/ids.ts"
-import { type Decided, decide, isRefusal, spendable } from "../../domain/ledger.ts"
+import { shownSpendable } from "../../domain/lease.ts"
+import { type Decided, decide, isRefusal } from "../../domain/ledger.ts"
 import { type ProxyTerms, isDue, share, splitOf } from "../../domain/terms.ts"
 import type { CommitOutcome, DeliveryRow, Due, IdempotencyRow, UsageRow } from "../../store/Commit.ts"
 import type { UsageBuffer } from "../../store/UsageBuffer.ts"
 import { metrics } from "../../telemetry/Metrics.ts"
-import type { Accounts } from "../AccountActor.ts"
 import { attempt } from "../attempt.ts"
 import type { Caller } from "../Caller.ts"
 import type { FreeCalls } from "../market/FreeCalls.ts"
 import type { Webhooks } from "../webhooks/Webhooks.ts"
 import { newId } from "../Ids.ts"
-import type { Ledger } from "../Ledger.ts"
+import type { Spending } from "../lease/Spending.ts"
 import type { CallFacts } from "../Relay.ts"
 
 export interface BillParts {
-  readonly accounts: Accounts["Service"]
   readonly freeCalls: FreeCalls["Service"]
-  readonly ledger: Ledger["Service"]
+  readonly spending: Spending["Service"]
   readonly usage: UsageBuffer["Service"]
   readonly webhooks: Webhooks["Service"]
 }
@@ -76,6 +75,21 @@ export class CallBill implements CallFacts {
     return this.#price > 0n
   }
 
+  /** Whether another node owns the caller's account. */
+  get isElsewhere(): boolean {
+    return this.#parts.spending.peerOf(this.#caller) !== undefined
+  }
+
+  /** Whether only the owner of the caller's account can tell what the call costs. */
+  get isOwners(): boolean {
+    return this.#price > 0n && this.#agent.freeTierCalls > 0
+  }
+
+  /** The owner of the account answers the call: here it was short of its price. */
+  passedOn(): void {
+    this.#parts.spending.passedOn(this.#caller, this.#recorded ? 0n : this.#price, this.#price > 0n)
+  }
+
   get usageId(): string {
     return this.#usageId ??= newId()
   }
@@ -95,25 +109,25 @@ export class CallBill implements CallFacts {
   /** Claims a free call or sets the price aside, if that needs no waiting; `undefined` when it does. */
   agreeNow(nowMs: number): true | GatewayError | undefined {
     const mayBeFree = this.#agent.freeTierCalls > 0
-    if (this.#price === 0n || this.#recorded && !mayBeFree) return true
-    const account = this.#parts.accounts.resident(this.#caller.accountId, nowMs)
+    if (this.#price === 0n) return true
+    const account = this.#parts.spending.resident(this.#caller, nowMs)
+    if (this.#recorded && !mayBeFree) return account === undefined && this.isElsewhere ? undefined : true
     if (account === undefined || mayBeFree && !this.#parts.freeCalls.isKnown(account, this.#agent.id)) return undefined
     const refusal = this.#agree(account, nowMs)
-    // Posted earnings may still cover it.
-    return refusal === undefined ? true : refusal._tag === "InsufficientCredits" ? undefined : refusal
+    // Posted earnings may still cover it, or what other nodes have of it.
+    return refusal === undefined ? true : refusal._tag === "InsufficientCredits" || this.#parts.spending.areOut(account) ? undefined : refusal
   }
 
   agreeLater(): Effect.Effect<void, GatewayError> {
     if (this.#price === 0n) return Effect.void
-    const { accounts, freeCalls, ledger } = this.#parts
-    const { accountId } = this.#caller
-    const agreed = accounts.act(accountId, (account, nowMs): Effect.Effect<void, GatewayError> => {
+    const { freeCalls, spending } = this.#parts
+    const agreed = spending.act(this.#caller, (account, nowMs): Effect.Effect<void, GatewayError> => {
       const refusal = this.#agree(account, nowMs)
       return refusal === undefined ? Effect.void : Effect.fail(refusal)
     })
     return Effect.andThen(
-      this.#agent.freeTierCalls > 0 ? freeCalls.load(accountId, this.#agent.id) : Effect.void,
-      this.#recorded ? agreed : ledger.withEarnings(accountId, agreed)
+      this.#agent.freeTierCalls > 0 ? freeCalls.load(this.#caller.accountId, this.#agent.id) : Effect.void,
+      this.#recorded ? agreed : spending.withMoney(this.#caller, this.#price, agreed)
     )
   }
 
@@ -142,7 +156,7 @@ export class CallBill implements CallFacts {
   /** The call goes out: it counts against the free tier, whatever comes of it. */
   forwarded(): void {
     if (this.#isCounted) return
-    const account = this.#parts.accounts.resident(this.#caller.accountId, this.#receivedAtMs)
+    const account = this.#parts.spending.resident(this.#caller, this.#receivedAtMs)
     this.#isCounted = account !== undefined && countCall(account.calls, this.#agent.id)
   }
 
@@ -150,13 +164,13 @@ export class CallBill implements CallFacts {
   neverSent(): void {
     if (!this.#isCounted) return
     this.#isCounted = false
-    const account = this.#parts.accounts.resident(this.#caller.accountId, this.#receivedAtMs)
+    const account = this.#parts.spending.resident(this.#caller, this.#receivedAtMs)
     if (account !== undefined) giveBackFreeCall(account.calls, this.#agent.id)
   }
 
   release(): void {
     if (this.#holdId === undefined) return
-    this.#parts.accounts.release(this.#caller.accountId, this.#holdId)
+    this.#parts.spending.release(this.#caller, this.#holdId)
     this.#holdId = undefined
   }
 
@@ -166,9 +180,9 @@ export class CallBill implements CallFacts {
   charge(status: number, repeatable: Repeatable, done: Charged): void {
     const act = (account: Account, nowMs: number) => this.#recorded ? this.#recordCost(account, status, nowMs, repeatable, done) : this.#capture(account, status, nowMs, repeatable, done)
     const nowMs = Date.now()
-    const account = this.#parts.accounts.resident(this.#caller.accountId, nowMs)
+    const account = this.#parts.spending.resident(this.#caller, nowMs)
     if (account !== undefined) return act(account, nowMs)
-    attempt(this.#parts.accounts.ask(this.#caller.accountId, act), () => {}, done)
+    attempt(this.#parts.spending.ask(this.#caller, act), () => {}, done)
   }
 
   #recordCost(account: Account, status: number, nowMs: number, repeatable: Repeatable, done: Charged): void {
@@ -176,7 +190,7 @@ export class CallBill implements CallFacts {
     const usage = this.#usage(this.usageId, status, this.#price, nowMs, { fee, recorded: true })
     this.#cost = this.#price
     const deliveries = this.#told(usage, undefined)
-    this.#parts.accounts.submit(account, { calls: [usage], deliveries, idempotency: repeatable(usage.id, nowMs) }, undefined,
+    this.#parts.spending.submit(account, { calls: [usage], deliveries, idempotency: repeatable(usage.id, nowMs) }, undefined,
       (outcome) => this.#settled(outcome, deliveries, done))
   }
 
@@ -192,10 +206,10 @@ export class CallBill implements CallFacts {
     const transaction = (outcome as Decided).transaction!
     this.#usageId = transaction.id
     this.#cost = this.#price
-    this.#charged = { cost: this.#price, balance: spendable(account), transactionId: transaction.id }
+    this.#charged = { cost: this.#price, balance: shownSpendable(account), transactionId: transaction.id }
     const usage = this.#usage(transaction.id, status, this.#price, nowMs, isDue(this.#agent, status) ? { fee: transaction.fee, recorded: false } : undefined)
     const deliveries = this.#told(usage, transaction.id)
-    this.#parts.accounts.submit(account, {
+    this.#parts.spending.submit(account, {
       transactions: [transaction], budgets: outcome.budgets, usage: [usage], deliveries, idempotency: repeatable(transaction.id, nowMs)
     }, outcome, (committed) => this.#settled(committed, deliveries, done))
   }
@@ -220,11 +234,11 @@ export class CallBill implements CallFacts {
     const deliveries = this.#told(usage, undefined)
     if (deliveries.length === 0) return this.#parts.usage.add(usage)
     // Who is told of the call is told by the commit that counts it.
-    const submit = (account: Account) => this.#parts.accounts.submit(account, { calls: [usage], deliveries }, undefined, (outcome) => {
+    const submit = (account: Account) => this.#parts.spending.submit(account, { calls: [usage], deliveries }, undefined, (outcome) => {
       if (outcome._tag === "committed") this.#parts.webhooks.wake(deliveries)
       else metrics.usageDropped.inc()
     })
-    attempt(this.#parts.accounts.ask(this.#caller.accountId, submit), () => {}, () => metrics.usageDropped.inc())
+    attempt(this.#parts.spending.ask(this.#caller, submit), () => {}, () => metrics.usageDropped.inc())
   }
 
   #usage(id: string, status: number, cost: Credits, nowMs: number, due: Due | undefined): UsageRow {

@@ -21,6 +21,7 @@ import { limits } from "../../config.ts"
 import { type Agent, isCallable } from "../../domain/agent.ts"
 import { AgentPaused, type AgentUnavailable, type GatewayError, StoreUnavailable } from "../../domain/errors.ts"
 import { type Billing, proxyTerms } from "../../domain/terms.ts"
+import type { Peer } from "../../cluster/Cluster.ts"
 import type { Agents } from "../AgentActor.ts"
 import { attempt } from "../attempt.ts"
 import type { Caller } from "../Caller.ts"
@@ -103,13 +104,15 @@ export class RelayedCall implements UpstreamHandler {
     const { headers, contentLength, receivedAtMs } = this.#downstream.request
     this.#agent = agent
     this.#bill = new CallBill(this.#parts, this.#caller, agent, proxyTerms(agent, this.#caller.accountId, this.#parts.billing), receivedAtMs)
-    if (this.#bill.isCharged && !this.#parts.accounts.writable()) return this.#refuse(new StoreUnavailable({ retryAfterMs: 1_000 }))
+    if (this.#bill.isCharged && !this.#parts.spending.writable()) return this.#refuse(new StoreUnavailable({ retryAfterMs: 1_000 }))
     let chunked = false
     let key: string | undefined
     for (const [name, value] of headers) {
       if (name === "transfer-encoding") chunked = true
       else if (name === "idempotency-key") key = value
     }
+    const peer = this.#passable()
+    if (peer !== undefined && (this.#bill.isOwners || key !== undefined && this.#bill.isCharged)) return this.#passOn(peer, undefined)
     const bytesMax = Math.min(limits.relayBodyBytesMax, agent.manifest?.input?.max_size_bytes ?? Infinity)
     const failed = (error: GatewayError) => this.#refuse(error)
     if (key !== undefined && this.#bill.isCharged) {
@@ -120,6 +123,17 @@ export class RelayedCall implements UpstreamHandler {
     }
     if (!chunked && (contentLength ?? 0) <= limits.copyOnceBytesMax) return this.#downstream.collect(bytesMax, (body) => this.#prepare(body), failed)
     this.#prepare(undefined, bytesMax)
+  }
+
+  /** Who owns the caller's account, when that node may answer instead. */
+  #passable(): Peer | undefined {
+    return this.#downstream.canPassOn ? this.#parts.spending.peerOf(this.#caller) : undefined
+  }
+
+  /** What was leased to this node does not do for the call: only the owner can say yes or no. */
+  #passOn(peer: Peer, body: Uint8Array | undefined): void {
+    this.#bill.passedOn()
+    if (this.#finish()) this.#downstream.passOn(peer, body)
   }
 
   /** A paid call with an idempotency key: only the first goes on. */
@@ -149,6 +163,11 @@ export class RelayedCall implements UpstreamHandler {
       const agreed = this.#bill.agreeNow(nowMs)
       if (agreed === true) return this.#forward(credential, body, bytesMax)
       if (agreed !== undefined) return this.#refuse(agreed)
+    }
+    const peer = this.#passable()
+    if (peer !== undefined) {
+      if (credential !== undefined) return this.#passOn(peer, body)
+      return this.#run(this.#parts.credential.get(this.#agent, this.#caller.accountId), () => this.#prepare(body, bytesMax))
     }
     const prepared = Effect.gen({ self: this }, function*() {
       const credential = yield* this.#parts.credential.get(this.#agent, this.#caller.accountId)

@@ -18,7 +18,7 @@ import { traceIdOf } from "../../domain/traceContext.ts"
 import type { Header } from "../Relay.ts"
 
 /** RFC 9110 §7.6.1, with the two that RFC 9112 frames messages by. */
-const hopByHop = [
+export const hopByHop = [
   "connection", "proxy-connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
   "proxy-authenticate", "proxy-authorization", "proxy-authentication-info", "content-length"
 ]
@@ -54,7 +54,7 @@ const tab = 9
 const del = 127
 
 /** The value as the transport writes it, one character a byte; `undefined` when it holds a control character. */
-const wireValue = (value: string): string | undefined => {
+export const wireValue = (value: string): string | undefined => {
   let ascii = true
   for (let i = 0; i < value.length; i++) {
     const code = value.charCodeAt(i)

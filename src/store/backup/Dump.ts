@@ -36,10 +36,9 @@ const ensureTool = async (tool: Tool, major: number): Promise<void> => {
 }
 
 const run = (tool: Tool, databaseUrl: string, args: ReadonlyArray<string>, signal: AbortSignal): Promise<string> => {
-  const url = new URL(databaseUrl)
-  const password = decodeURIComponent(url.password)
-  url.password = ""
-  return ended(tool, [...args, `--dbname=${url.href}`], { ...process.env, ...(password === "" ? {} : { PGPASSWORD: password }) }, signal)
+  const [, before, password, after] = /^(\w+:\/\/[^/?#:]*):([^/?#]*)(@.*)$/s.exec(databaseUrl) ?? []
+  if (password === undefined) return ended(tool, [...args, `--dbname=${databaseUrl}`], process.env, signal)
+  return ended(tool, [...args, `--dbname=${before}${after}`], { ...process.env, PGPASSWORD: decodeURIComponent(password) }, signal)
 }
 
 /** What the program printed; a failure carries what it complained about last. */

@@ -58,7 +58,7 @@ export interface Restored {
 /** More activations than an account can have had between a backup and its restore. */
 const tokensSkipped = 2n ** 32n
 
-const fence = (sql: Sql) => sql`update accounts set token = token + ${tokensSkipped}::bigint`
+const fence = (sql: Sql) => sql`with closed as (update leases set is_open = false) update accounts set token = token + ${tokensSkipped}::bigint`
 /** Calls of the gateway that was backed up: that it has ended is no crash. */
 const forgetCallsInFlight = (sql: Sql) => sql`delete from calls_in_flight`
 const count = (sql: Sql) => sql<Array<{ accounts: number; transactions: number }>>`

@@ -3,14 +3,15 @@
  * the services and the money of `from`, which keeps its history and nothing else.
  *
  * Both rows are locked in the order of their ids, as the Committer does, and
- * both tokens are raised: what an activation of either still has on its way is
- * refused. Credits move over `into`'s posted earnings, which it sweeps; so do
+ * both tokens are raised, and what other nodes have of the two is closed: what
+ * anybody still has on its way for either is refused. Credits move over `into`'s posted earnings, which it sweeps; so do
  * earnings that are still posted to `from` by calls in flight.
  */
 import type { AccountId } from "../../domain/ids.ts"
 import { insertAudit } from "../AuditStore.ts"
 import { notifyChange } from "../Changes.ts"
 import type { AuditRow } from "../Commit.ts"
+import { closeEveryLease } from "../LeaseStore.ts"
 import { type Sql, begin } from "../Postgres.ts"
 
 export interface Merge {
@@ -62,15 +63,17 @@ export const mergeAccounts = (sql: Sql, merge: Merge): Promise<Merged> => begin(
   if ((await selectTaken(tx, merge)).length > 0) return "taken"
   if (rows.some(({ status }) => status !== "active")) return "suspended"
   if (from.reserved > 0n) return "busy"
+  const returned = await closeEveryLease(tx, [merge.from, merge.into], merge.atMs)
+  const credits = from.available + (returned.get(merge.from) ?? 0n)
   const changed = await tx<Array<{ id: AccountId; token: bigint }>>`update accounts set token = token + 1, available = case id when ${merge.from} then 0 else available end,
     merged_into = case id when ${merge.from} then ${merge.into}::uuid end where id in (${merge.from}, ${merge.into}) returning id, token`
-  if (from.available > 0n) await moveCredits(tx, merge, from.available)
+  if (credits > 0n) await moveCredits(tx, merge, credits)
   for (const table of owned) await tx`update ${tx(table)} set account_id = ${merge.into} where account_id = ${merge.from}`
   for (const table of ["idempotency_keys", "idempotency_answers"]) await moveRemembered(tx, merge, table)
   await tx`delete from told_scores where account_id = ${merge.from}`
   const agents = await moveAgents(tx, merge)
   const { auditId: id, actor, atMs } = merge
-  await insertAudit(tx, merge.into, { id, actor, action: "account.link", target: merge.from, details: { credits: String(from.available) }, atMs })
+  await insertAudit(tx, merge.into, { id, actor, action: "account.link", target: merge.from, details: { credits: String(credits) }, atMs })
   for (const { id } of agents) await notifyChange(tx, "agent", id)
   for (const { id, token } of changed) {
     await notifyChange(tx, "account", id, token)

@@ -41,7 +41,7 @@ const open = ({ limits = {}, place = () => "local" }: { readonly limits?: Partia
     tokenOf: (state) => state.token,
     isIdle: (state) => state.idle,
     passivated: (id) => { passivated.push(id) }
-  }, place, { mailboxCommandsMax: 3, activationTimeoutMs: 10_000, passivateAfterMs: 1_000, ...limits })
+  }, place, { mailboxCommandsMax: 3, waitingCommandsMax: 8, placementWaitMs: 10_000, activationTimeoutMs: 10_000, passivateAfterMs: 1_000, ...limits })
   /** Notes itself in the state and answers the token it saw. */
   const turn = (name: string) => (state: State): bigint => {
     state.turns.push(name)
@@ -239,17 +239,194 @@ describe("a resident actor", () => {
   })
 })
 
-describe("an actor that is not this node's", () => {
+const other: Place = { nodeId: "other", host: "10.0.0.2", port: 1, hopPort: 2 }
+const elsewhere = { _tag: "Overloaded", what: "placement", retryAfterMs: 1_000 }
+
+describe("an actor that is another node's", () => {
   it("is neither loaded nor answered, also when it was resident before", async () => {
     let place: Place = "local"
     const { directory, loads, awake, ask } = open({ place: () => place })
     await awake("a")
-    for (const elsewhere of ["moving", { node: "other:1" }] as const) {
-      place = elsewhere
-      expect(directory.resident("a", 0)).toBeUndefined()
-      expect(failureOf(await ask("a"))).toMatchObject({ _tag: "Overloaded", what: "placement" })
-      expect(failureOf(await ask("b"))).toMatchObject({ _tag: "Overloaded" })
-    }
-    expect(loads).toHaveLength(1)
+    place = other
+    expect(directory.resident("a", 0)).toBeUndefined()
+    expect([failureOf(await ask("a")), failureOf(await ask("b"))]).toMatchObject([elsewhere, elsewhere])
+    expect([loads.length, directory.mailboxDepth]).toEqual([1, 0])
+    directory.moved()
+    expect(directory.residentCount).toBe(0)
+  })
+
+  it("is not made resident when it left while it was loading, and who waited may try elsewhere", async () => {
+    let place: Place = "local"
+    const { directory, loads, ask } = open({ place: () => place })
+    const asked = [ask("a"), ask("a")]
+    place = other
+    const { turns } = loads[0]!.succeed(1n)
+    expect((await Promise.all(asked)).map(failureOf)).toMatchObject([elsewhere, elsewhere])
+    expect([turns, loads.length, directory.residentCount, directory.mailboxDepth]).toEqual([[], 1, 0, 0])
+  })
+})
+
+describe("an actor whose place is not known", () => {
+  const moving = (limits: Partial<DirectoryLimits> = {}) => {
+    let place: Place = "moving"
+    const opened = open({ limits, place: () => place })
+    return { ...opened, move: (to: Place) => { place = to; opened.directory.moved() } }
+  }
+
+  it("is loaded when it turns out to be here, for all who waited, in their order", async () => {
+    const { directory, loads, ask, move } = moving()
+    const asked = [ask("a", "first"), ask("a", "second")]
+    expect([loads.length, directory.mailboxDepth]).toEqual([0, 2])
+    move("local")
+    asked.push(ask("a", "third"))
+    const { turns } = loads[0]!.succeed(3n)
+    expect(await Promise.all(asked)).toEqual([3n, 3n, 3n].map((token) => Exit.succeed(token)))
+    expect([turns, loads.length]).toEqual([["first", "second", "third"], 1])
+  })
+
+  it("fails all who waited when it turns out to be another node's", async () => {
+    const { directory, loads, ask, move } = moving()
+    const asked = [ask("a"), ask("b")]
+    move(other)
+    expect((await Promise.all(asked)).map(failureOf)).toMatchObject([elsewhere, elsewhere])
+    expect([loads.length, directory.mailboxDepth]).toEqual([0, 0])
+  })
+
+  it("fails who waited too long", async () => {
+    const { directory, loads, ask } = moving({ placementWaitMs: 1 })
+    expect(failureOf(await ask("a"))).toMatchObject(elsewhere)
+    expect([loads.length, directory.mailboxDepth]).toEqual([0, 0])
+  })
+
+  it("keeps a bounded number of commands, of one actor and of all", async () => {
+    const { ask, loads, move } = moving({ waitingCommandsMax: 4 })
+    const waiting = [ask("a"), ask("a"), ask("a")]
+    expect(failureOf(await ask("a"))).toMatchObject({ _tag: "MailboxFull" })
+    waiting.push(ask("b"))
+    expect(failureOf(await ask("c"))).toMatchObject({ _tag: "Overloaded", what: "commands waiting" })
+    move("local")
+    loads[0]!.succeed(1n)
+    loads[1]!.succeed(1n)
+    expect(await Promise.all(waiting)).toEqual(waiting.map(() => Exit.succeed(1n)))
+    const next = ask("c")
+    loads[2]!.succeed(1n)
+    expect(await next).toEqual(Exit.succeed(1n))
+  })
+
+  it("forgets who does not wait any more", async () => {
+    const { directory, loads, turn, move } = moving()
+    await Effect.runPromise(Fiber.interrupt(Effect.runFork(directory.ask("a", turn("interrupted")))))
+    expect(directory.mailboxDepth).toBe(0)
+    move("local")
+    expect(loads[0]!.succeed(1n).turns).toEqual([])
+  })
+
+  it("waits on, and is loaded anew, when that happened during its load", async () => {
+    const { loads, ask, move } = moving()
+    move("local")
+    const asked = ask("a")
+    move("moving")
+    expect(loads[0]!.succeed(1n).turns).toEqual([])
+    move("local")
+    const { turns } = loads[1]!.succeed(2n)
+    expect([await asked, turns]).toEqual([Exit.succeed(2n), ["turn"]])
+  })
+
+  it("is loaded again when that was so for a while during its load", async () => {
+    const { loads, ask, move } = moving()
+    move("local")
+    const asked = ask("a")
+    move("moving")
+    move("local")
+    expect(loads[0]!.succeed(1n).turns).toEqual([])
+    loads[1]!.succeed(2n)
+    expect(await asked).toEqual(Exit.succeed(2n))
+  })
+
+  it("runs what waited before what comes later, also when nobody told that its place is known", async () => {
+    let place: Place = "local"
+    const { directory, awake, ask } = open({ place: () => place })
+    const { turns } = await awake("a")
+    place = "moving"
+    const waiting = ask("a", "waiting")
+    expect(directory.mailboxDepth).toBe(1)
+    place = "local"
+    await Promise.all([ask("a", "later"), waiting])
+    expect(turns).toEqual(["wake", "waiting", "later"])
+  })
+
+  it("is not believed when it was resident before, even if it never was elsewhere as far as this node knows", async () => {
+    const { directory, loads, awake, ask, move } = moving()
+    move("local")
+    const before = await awake("a", 1n)
+    move("moving")
+    expect(directory.resident("a", 0)).toBeUndefined()
+    move("local")
+    expect(directory.resident("a", 0)).toBeUndefined()
+    const asked = ask("a")
+    loads[1]!.succeed(2n)
+    expect([await asked, before.turns]).toEqual([Exit.succeed(2n), ["wake"]])
+  })
+})
+
+describe("an exception to an actor's place", () => {
+  const soon = (): number => performance.now() + 60_000
+
+  it("lets an actor of another node be asked here, without giving it to the hot path, until it ends", async () => {
+    const { directory, loads, ask } = open({ place: () => other })
+    directory.except("a", "local", soon())
+    const asked = ask("a")
+    loads[0]!.succeed(5n)
+    expect([await asked, await ask("a"), directory.resident("a", 0)]).toEqual([Exit.succeed(5n), Exit.succeed(5n), undefined])
+    expect(failureOf(await ask("b"))).toMatchObject(elsewhere)
+    directory.restore("a")
+    expect(failureOf(await ask("a"))).toMatchObject(elsewhere)
+  })
+
+  it("ends by itself at its time", async () => {
+    const { directory, ask } = open({ place: () => other })
+    directory.except("a", "local", performance.now() - 1)
+    expect(failureOf(await ask("a"))).toMatchObject(elsewhere)
+  })
+
+  it("lets an actor of this node wait until it ends", async () => {
+    const { directory, loads, awake, ask } = open()
+    await awake("a")
+    directory.forget("a")
+    directory.except("a", "moving", soon())
+    const asked = ask("a")
+    expect([loads.length, directory.mailboxDepth]).toEqual([1, 1])
+    directory.restore("a")
+    loads[1]!.succeed(2n)
+    expect(await asked).toEqual(Exit.succeed(2n))
+  })
+
+  it("keeps a state that was in doubt for the exception only", async () => {
+    let place: Place = "local"
+    const { directory, awake, ask } = open({ place: () => place })
+    await awake("a")
+    place = "moving"
+    directory.moved()
+    const waiting = ask("a", "waiting")
+    directory.except("a", "local", soon())
+    expect([await waiting, await ask("a", "last")]).toEqual([Exit.succeed(1n), Exit.succeed(1n)])
+    expect(directory.peek("a")!.turns).toEqual(["wake", "waiting", "last"])
+  })
+
+  it("tells when a load that is under way has ended", async () => {
+    const { directory, loads, ask } = open()
+    const asked = ask("a")
+    directory.forget("a")
+    directory.except("a", "moving", soon())
+    let isOver = false
+    const over = directory.loaded("a").then(() => { isOver = true })
+    await directory.loaded("b")
+    expect(isOver).toBe(false)
+    expect(loads[0]!.succeed(1n).turns).toEqual([])
+    await over
+    expect([directory.residentCount, directory.mailboxDepth]).toEqual([0, 1])
+    directory.restore("a")
+    loads[1]!.succeed(2n)
+    expect(await asked).toEqual(Exit.succeed(2n))
   })
 })

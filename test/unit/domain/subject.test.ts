@@ -9,7 +9,7 @@ const nowMs = 1_800_000_000_000
 
 const accountOf = (flaws: Partial<Account> = {}): Account => ({
   id: "account" as AccountId, token: 1n as Token, suspended: false, emailVerified: true, available: 0n, reserved: 0n, held: 0n,
-  holds: new Map(), calls: new Map(), orders: new Map(), subjects: new Map(), ...flaws
+  holds: new Map(), calls: new Map(), orders: new Map(), subjects: new Map(), leases: new Map(), ...flaws
 })
 const subjectOf = (flaws: Partial<Subject> = {}): Subject => ({
   id: "key" as KeyId, kind: "key", scopes: new Set(["proxy"]), revoked: false, expiresAtMs: nowMs + 1, limit: 2, window: makeRateWindow(),

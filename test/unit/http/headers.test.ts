@@ -20,6 +20,13 @@ describe("a request's head", () => {
     expect(head.query).toBe("")
   })
 
+  it("keeps what nodes write for each other apart, and counts it", () => {
+    const head = readHead(requestOf([host, ["x-tollgate-hop", "s"], ["x-tollgate-hop-anything", "t"], ["x-tollgate", "u"]]))
+    expect(head.headers).toEqual([["host", "a"], ["x-tollgate", "u"]])
+    expect(head.hop).toEqual({ "x-tollgate-hop": "s", "x-tollgate-hop-anything": "t" })
+    expect(head.headersBytes).toBe(5 + 15 + 24 + 11)
+  })
+
   it("tells no body, an announced length and chunks apart", () => {
     expect(readHead(requestOf([host])).contentLength).toBe(0)
     expect(readHead(requestOf([host, ["content-length", "7"]])).contentLength).toBe(7)

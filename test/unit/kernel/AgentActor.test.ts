@@ -1,5 +1,6 @@
 import { Effect, Layer } from "effect"
 import { describe, expect, it } from "vitest"
+import { Bus, type News } from "../../../src/cluster/Bus.ts"
 import type { AgentId } from "../../../src/domain/ids.ts"
 import { Agents } from "../../../src/kernel/AgentActor.ts"
 import { Postgres } from "../../../src/store/Postgres.ts"
@@ -18,9 +19,13 @@ const open = () => {
   const queries: Array<(found: ReadonlyArray<object>) => void> = []
   const run = () => Effect.callback<unknown>((resume) => { queries.push((found) => resume(Effect.succeed(found))) })
   const postgres = Layer.succeed(Postgres, { run, attempt: run } as unknown as Postgres["Service"])
-  const agents = Effect.runSync(Effect.provide(Agents, Layer.fresh(Agents.layer).pipe(Layer.provide(postgres))))
+  const heard: Array<(news: News) => void> = []
+  const told: Array<News> = []
+  const bus = Layer.succeed(Bus, { tell: (news) => { told.push(news) }, tellNode: () => {}, onNews: (listener) => { heard.push(listener) } })
+  const hear = (news: News): void => { for (const listener of heard) listener(news) }
+  const agents = Effect.runSync(Effect.provide(Agents, Layer.fresh(Agents.layer).pipe(Layer.provide(Layer.merge(postgres, bus)))))
   const find = (name: string) => Effect.runPromise(agents.find(name))
-  return { agents, queries, find }
+  return { agents, queries, find, told, hear }
 }
 
 describe("an agent", () => {
@@ -59,6 +64,24 @@ describe("an agent", () => {
     const change = agents.decided({ ...agent, name: "Changed", version: 2n })
     agents.forget(id)
     change.settled(true)
+    expect(agents.resident("TICK")).toBeUndefined()
+  })
+
+  it("is told to other nodes once it is durable, and looked up again when they tell of a version that isn't known here, or that news were missed", async () => {
+    const { agents, queries, find, told, hear } = open()
+    const found = find("TICK")
+    queries[0]!([row(1n)])
+    const agent = await found
+    agents.decided({ ...agent, version: 2n }).settled(true)
+    agents.decided({ ...agent, version: 3n }).settled(false)
+    expect(told).toEqual([{ _tag: "agent", id, version: 2n }])
+    agents.publish({ ...agent, version: 2n })
+    hear({ _tag: "agent", id, version: 2n })
+    expect(agents.resident("TICK")?.version).toBe(2n)
+    hear({ _tag: "agent", id, version: 3n })
+    expect(agents.resident("TICK")).toBeUndefined()
+    agents.publish({ ...agent, version: 3n })
+    hear({ _tag: "missed" })
     expect(agents.resident("TICK")).toBeUndefined()
   })
 

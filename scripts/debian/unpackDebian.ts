@@ -20,9 +20,13 @@ export interface Unpacked {
 
 const execute = promisify(execFile)
 
-export const unpackDebian = async (name: string): Promise<Unpacked> => {
+/** The first time it takes seconds and the network; `onFirst` is called before. */
+export const unpackDebian = async (name: string, onFirst: () => void = () => {}): Promise<Unpacked> => {
   const root = resolve(".cache", name)
-  if (!existsSync(root)) await unpack(name, root)
+  if (!existsSync(root)) {
+    onFirst()
+    await unpack(name, root)
+  }
   return { root, libraryPath: librariesIn(root).join(":") }
 }
 
@@ -35,7 +39,7 @@ const unpack = async (name: string, root: string): Promise<void> => {
     for (const folder of ["lists/partial", "cache/archives/partial"]) mkdirSync(join(apt, folder), { recursive: true })
     const own = [
       "-q", "-o", `Dir::State::Lists=${apt}/lists`, "-o", `Dir::Cache=${apt}/cache`, "-o", "APT::Sandbox::User=", "-o", "Acquire::Languages=none",
-      "-o", "Debug::NoLocking=true"
+      "-o", "Debug::NoLocking=true", "-o", "Acquire::http::Timeout=20", "-o", "Acquire::https::Timeout=20"
     ]
     await execute("apt-get", [...own, "update"])
     await execute("apt-get", [...own, "install", "--download-only", "--no-install-recommends", "--yes", name], { cwd: apt })
@@ -49,7 +53,7 @@ const unpack = async (name: string, root: string): Promise<void> => {
   }
 }
 
-/** Some keep theirs one folder deeper. */
+/** Some packages keep theirs one folder deeper. */
 const librariesIn = (root: string): ReadonlyArray<string> =>
   ["usr/lib", "lib"].flatMap((folder) => foldersIn(join(root, folder)))
     .filter((folder) => folder.endsWith("-linux-gnu"))

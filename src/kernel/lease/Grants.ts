@@ -1,0 +1,324 @@
+/**
+ * What the owner of an account has given to other nodes: calls of its
+ * subjects' windows, and leases over its credits.
+ *
+ *     ask ─▶ what is given back is taken ─▶ subject told ─▶ calls granted ─▶ credits granted (commit) ─▶ answer
+ *     recall ─▶ news to each holder ─▶ its next ask gives back what is not in use
+ *
+ * Guarantee. Calls are counted in the window when they are granted, credits are
+ * held (and durable as a lease) before the answer, so never more is out than
+ * there is. A holder believes what it was told for at most `leaseTrustMs`; the
+ * owner counts from its answer, which is later.
+ *
+ * Failure cases. An answer that is lost: the node's next ask names the lease it
+ * knows, and every other of that subject is closed. A holder that died: its
+ * leases are closed, which is the fence, and their rest returns; before Redis
+ * says so, whoever needs that money is told to try again, never that it is
+ * gone. An ask that arrives late, behind a later one, is refused.
+ */
+import { Context, Deferred, Effect, Layer, Semaphore } from "effect"
+import { Bus } from "../../cluster/Bus.ts"
+import type { LeaseAsk, LeaseGrant } from "../../cluster/AccountRpc.ts"
+import { Cluster } from "../../cluster/Cluster.ts"
+import { limits } from "../../config.ts"
+import type { Account, Lease, Subject, SubjectId } from "../../domain/account.ts"
+import { type GatewayError, NotCommitted, Overloaded, RateLimited } from "../../domain/errors.ts"
+import type { AccountId, LeaseId } from "../../domain/ids.ts"
+import { callsGranted, creditsGranted, grantable, shownSpendable } from "../../domain/lease.ts"
+import { type Decided, closeLease, decide, isRefusal } from "../../domain/ledger.ts"
+import { callsInWindow, grantCalls, returnCalls, untilEmptyMs, untilNextCallMs } from "../../domain/rateLimit.ts"
+import { closeLeases, leasesOfOthers } from "../../store/LeaseStore.ts"
+import { Postgres } from "../../store/Postgres.ts"
+import { log } from "../../telemetry/log.ts"
+import { gauge, metrics } from "../../telemetry/Metrics.ts"
+import { Accounts } from "../AccountActor.ts"
+import { attempt } from "../attempt.ts"
+import { newId } from "../Ids.ts"
+import { Ledger } from "../Ledger.ts"
+import { Node } from "../Node.ts"
+
+/** One subject at one node. */
+interface Holder {
+  readonly nodeId: string
+  readonly subjectId: SubjectId
+  seq: number
+  /** Monotonic: when it stops to believe what it was told. */
+  trustUntilMs: number
+  /** Who waits for its next ask. */
+  waiting: Array<Deferred.Deferred<void>>
+}
+
+/** Accounts of dead nodes' leases that are looked after in one go. */
+const orphansMax = 500
+
+export class Grants extends Context.Service<Grants, {
+  readonly lease: (accountId: AccountId, ask: LeaseAsk) => Effect.Effect<LeaseGrant, GatewayError>
+  /** Whether somebody else has calls or credits of the account, or of one of its subjects. */
+  readonly areOut: (account: Account, subjectId?: SubjectId) => boolean
+  /** Gets back what is not in use elsewhere, within `recallMs`. False: somebody who may have more did not answer. */
+  readonly recall: (accountId: AccountId, subjectId?: SubjectId) => Effect.Effect<boolean, GatewayError>
+  /** Completes when nobody admits the subject any more: every holder has answered, or what it was told has expired. */
+  readonly revoked: (accountId: AccountId, subjectId: SubjectId) => Effect.Effect<void>
+  /** Closes leases of nodes that are dead. */
+  readonly sweep: Effect.Effect<void, GatewayError>
+}>()("tollgate/kernel/lease/Grants") {
+  static readonly layer = Layer.effect(Grants, Effect.gen(function*() {
+    const accounts = yield* Accounts
+    const bus = yield* Bus
+    const cluster = yield* Cluster
+    const ledger = yield* Ledger
+    const node = yield* Node
+    const postgres = yield* Postgres
+    const holders = new Map<AccountId, Map<string, Holder>>()
+    gauge("tollgate_lease_holders", "Subjects of accounts owned here that other nodes decide for", () => {
+      let count = 0
+      for (const own of holders.values()) count += own.size
+      return count
+    })
+
+    /** This node has no lease of an account that it owns itself: it may have had one before. */
+    const isGone = (nodeId: string): boolean => nodeId === node.id || !cluster.isAlive(nodeId)
+
+    const holderOf = (accountId: AccountId, nodeId: string, subjectId: SubjectId): Holder => {
+      const own = holders.get(accountId) ?? new Map<string, Holder>()
+      holders.set(accountId, own)
+      const name = `${nodeId} ${subjectId}`
+      const known = own.get(name) ?? { nodeId, subjectId, seq: -1, trustUntilMs: 0, waiting: [] }
+      own.set(name, known)
+      return known
+    }
+
+    const forgetHolder = (accountId: AccountId, { nodeId, subjectId }: Holder): void => {
+      const own = holders.get(accountId)
+      own?.delete(`${nodeId} ${subjectId}`)
+      if (own?.size === 0) holders.delete(accountId)
+    }
+
+    const answered = (holder: Holder): void => {
+      for (const waiting of holder.waiting.splice(0)) Deferred.doneUnsafe(waiting, Effect.void)
+    }
+
+    const steps = new Map<AccountId, { readonly one: Semaphore.Semaphore; users: number }>()
+    /** What changes leases of an account is one at a time: what is given back is not on its way while the lease is closed. */
+    const step = <A, E>(accountId: AccountId, effect: Effect.Effect<A, E>): Effect.Effect<A, E> => Effect.suspend(() => {
+      const step = steps.get(accountId) ?? { one: Semaphore.makeUnsafe(1), users: 0 }
+      step.users++
+      steps.set(accountId, step)
+      return step.one.withPermit(effect).pipe(Effect.ensuring(Effect.sync(() => { if (--step.users === 0) steps.delete(accountId) })))
+    })
+
+    /** Deletes their rows, takes what was spent, and returns the rest. */
+    const close = (accountId: AccountId, which: (lease: Lease) => boolean) => step(accountId, closeNow(accountId, which))
+    const closeNow = Effect.fnUntraced(function*(accountId: AccountId, which: (lease: Lease) => boolean) {
+      const wanted = yield* accounts.ask(accountId, (account, nowMs) => {
+        const leases = [...account.leases.values()].filter(which)
+        return { accountId, token: account.token, leaseIds: leases.map(({ id }) => id), nowMs }
+      })
+      if (wanted.leaseIds.length === 0) return
+      const closed = yield* closeLeases([wanted]).pipe(
+        Effect.provideService(Postgres, postgres),
+        // Closed or not: only the rows know.
+        Effect.tapError(() => Effect.sync(() => accounts.forget(accountId, wanted.token)))
+      )
+      metrics.leasesClosed.inc(closed.length)
+      yield* accounts.ask(accountId, (account) => {
+        if (account.token !== wanted.token) return
+        for (const { leaseId, spent } of closed) closeLease(account, leaseId, spent, wanted.nowMs)
+        if (closed.length < wanted.leaseIds.length) accounts.forget(accountId, wanted.token)
+      })
+    })
+
+    /** The owner's half of what the node gives back, and leases that it does not know of. */
+    const takeBack = Effect.fnUntraced(function*(accountId: AccountId, subjectId: SubjectId, ask: LeaseAsk) {
+      const strayOrOver = (lease: Lease): boolean => lease.nodeId === ask.nodeId && lease.subjectId === subjectId && (ask.isOver || lease.id !== ask.leaseId)
+      const hasSome = yield* step(accountId, accounts.act(accountId, (account, nowMs): Effect.Effect<boolean, GatewayError> => {
+        const subject = account.subjects.get(subjectId)
+        if (subject !== undefined) for (const { calls, second } of ask.unusedCalls) returnCalls(subject.window, calls, second, nowMs)
+        const lease = ask.leaseId === null ? undefined : account.leases.get(ask.leaseId as LeaseId)
+        if (lease !== undefined) lease.spent = ask.spent
+        const hasStray = [...account.leases.values()].some(strayOrOver)
+        if (lease === undefined || ask.isOver || ask.unusedCredits <= 0n) return Effect.succeed(hasStray)
+        const outcome = decide(account, { _tag: "GiveBack", leaseId: lease.id, amount: ask.unusedCredits }, nowMs)
+        if (isRefusal(outcome)) return Effect.succeed(hasStray)
+        return accounts.commit(account, { leases: [(outcome as Decided).lease!] }, outcome as Decided).pipe(Effect.as(hasStray))
+      }))
+      if (hasSome) yield* close(accountId, strayOrOver)
+    })
+
+    const grantWindow = (subject: Subject, ask: LeaseAsk, nowMs: number) => {
+      const left = subject.limit - callsInWindow(subject.window, nowMs)
+      return grantCalls(subject.window, subject.limit, callsGranted(left, ask.calls, ask.callsNeeded), nowMs)
+    }
+
+    /** Holds credits for the lease, makes it durable, and answers what was added; or why what is needed can't be. */
+    const grantCredits = (accountId: AccountId, subjectId: SubjectId, ask: LeaseAsk, leaseId: LeaseId | undefined) =>
+      step(accountId, accounts.act(accountId, (account, nowMs): Effect.Effect<{ readonly leaseId: LeaseId | undefined; readonly credits: bigint; readonly refusal: GatewayError | undefined }, GatewayError> => {
+        const known = leaseId === undefined ? undefined : account.leases.get(leaseId)
+        const amount = creditsGranted(grantable(account, subjectId, nowMs), { credits: ask.credits, needed: ask.creditsNeeded, min: ask.creditsMin })
+        const wanted = amount > ask.creditsNeeded ? amount : ask.creditsNeeded
+        const hasRow = known !== undefined
+        if (wanted === 0n && (hasRow || !ask.row)) return Effect.succeed({ leaseId: known?.id, credits: 0n, refusal: undefined })
+        const id = known?.id ?? newId<LeaseId>()
+        const outcome = decide(account, { _tag: "Grant", lease: { id, subjectId, nodeId: ask.nodeId }, amount: wanted }, nowMs)
+        if (isRefusal(outcome)) return Effect.succeed({ leaseId: known?.id, credits: 0n, refusal: outcome })
+        return accounts.commit(account, { leases: [(outcome as Decided).lease!] }, outcome as Decided).pipe(
+          Effect.map(() => {
+            metrics.leasesGranted.inc()
+            return { leaseId: id, credits: wanted, refusal: undefined }
+          })
+        )
+      }))
+
+    const ownLeaseOf = (accountId: AccountId, subjectId: SubjectId, ask: LeaseAsk) => accounts.ask(accountId, (account) => {
+      const lease = ask.leaseId === null || ask.isOver ? undefined : account.leases.get(ask.leaseId as LeaseId)
+      return lease?.subjectId === subjectId && lease.nodeId === ask.nodeId ? lease.id : undefined
+    })
+
+    const tell = (account: Account, subject: Subject | undefined, nowMs: number): Pick<LeaseGrant, "suspended" | "emailVerified" | "elsewhere" | "subject"> => ({
+      suspended: account.suspended,
+      emailVerified: account.emailVerified,
+      elsewhere: shownSpendable(account),
+      subject: subject === undefined ? null : {
+        kind: subject.kind,
+        scopes: subject.scopes === undefined ? null : [...subject.scopes],
+        revoked: subject.revoked,
+        expiresAtMs: Number.isFinite(subject.expiresAtMs) ? subject.expiresAtMs : null,
+        limit: subject.limit,
+        callsInWindow: callsInWindow(subject.window, nowMs),
+        resetMs: Math.max(0, Math.round(untilEmptyMs(subject.window, nowMs)))
+      }
+    })
+
+    const areOut = (account: Account, subjectId?: SubjectId): boolean => {
+      for (const lease of account.leases.values()) if (subjectId === undefined || lease.subjectId === subjectId) return true
+      const nowMs = performance.now()
+      for (const holder of holders.get(account.id)?.values() ?? []) {
+        if ((subjectId === undefined || holder.subjectId === subjectId) && holder.trustUntilMs > nowMs) return true
+      }
+      return false
+    }
+
+    const recalls = new Map<string, Deferred.Deferred<boolean, GatewayError>>()
+    /** Who comes while the same is recalled waits for that. */
+    const recallFrom = (accountId: AccountId, subjectId: SubjectId | undefined, exceptNodeId: string | undefined): Effect.Effect<boolean, GatewayError> => Effect.suspend(() => {
+      const name = `${accountId} ${subjectId} ${exceptNodeId}`
+      const same = recalls.get(name)
+      if (same !== undefined) return Deferred.await(same)
+      const recalling = Deferred.makeUnsafe<boolean, GatewayError>()
+      recalls.set(name, recalling)
+      return recallOnce(accountId, subjectId, exceptNodeId).pipe(
+        Effect.onExit((exit) => {
+          recalls.delete(name)
+          return Deferred.done(recalling, exit)
+        }),
+        Effect.uninterruptible
+      )
+    })
+
+    const recallOnce = Effect.fnUntraced(function*(accountId: AccountId, subjectId: SubjectId | undefined, exceptNodeId: string | undefined) {
+      yield* close(accountId, (lease) => isGone(lease.nodeId))
+      const asked = yield* accounts.ask(accountId, (account) => {
+        const found: Array<Holder> = []
+        const isAsked = (nodeId: string, of: SubjectId): boolean => nodeId !== exceptNodeId && (subjectId === undefined || of === subjectId)
+        for (const lease of account.leases.values()) if (isAsked(lease.nodeId, lease.subjectId)) found.push(holderOf(accountId, lease.nodeId, lease.subjectId))
+        const nowMs = performance.now()
+        for (const holder of holders.get(accountId)?.values() ?? []) {
+          if (holder.trustUntilMs > nowMs && isAsked(holder.nodeId, holder.subjectId) && !found.includes(holder)) found.push(holder)
+        }
+        return found
+      })
+      if (asked.length === 0) return true
+      metrics.leaseRecalls.inc()
+      const answers = asked.map((holder) => {
+        const waiting = Deferred.makeUnsafe<void>()
+        holder.waiting.push(waiting)
+        bus.tellNode(holder.nodeId, { _tag: "recall", accountId, subjectId: holder.subjectId })
+        return Deferred.await(waiting)
+      })
+      const all = yield* Effect.all(answers, { concurrency: "unbounded", discard: true }).pipe(Effect.timeoutOption(limits.recallMs))
+      return all._tag === "Some"
+    })
+
+    const forgetOld = (): void => {
+      const nowMs = performance.now()
+      for (const [accountId, own] of holders) {
+        for (const holder of own.values()) if (holder.waiting.length === 0 && holder.trustUntilMs + 60_000 < nowMs) forgetHolder(accountId, holder)
+      }
+    }
+
+    // What this node had of it before it became the owner, and what dead nodes had.
+    accounts.onActivated(({ id, leases }) => {
+      if ([...leases.values()].some(({ nodeId }) => isGone(nodeId))) setImmediate(() => attempt(close(id, ({ nodeId }) => isGone(nodeId)), () => {}))
+    })
+
+    const lease = Effect.fn("Grants.lease")(function*(accountId: AccountId, ask: LeaseAsk) {
+      const subjectId = ask.subjectId as SubjectId
+      const holder = holderOf(accountId, ask.nodeId, subjectId)
+      if (ask.seq <= holder.seq) return yield* new Overloaded({ what: "placement", retryAfterMs: 1_000 })
+      holder.seq = ask.seq
+      yield* takeBack(accountId, subjectId, ask)
+      answered(holder)
+      if (ask.isOver) holder.trustUntilMs = 0
+      const isMore = !ask.isOver && (ask.calls > 0 || ask.credits > 0n || ask.row || ask.callsNeeded > 0 || ask.creditsNeeded > 0n)
+      const admitCalls = () => accounts.ask(accountId, (account, nowMs) => {
+        const subject = account.subjects.get(subjectId)
+        const granted = subject === undefined || !isMore ? { calls: 0, second: 0 } : grantWindow(subject, ask, nowMs)
+        const isShort = subject !== undefined && isMore && granted.calls < ask.callsNeeded
+        return {
+          granted, isKnown: subject !== undefined,
+          refusal: isShort ? new RateLimited({ limit: subject.limit, windowMs: limits.rateWindowMs, retryAfterMs: untilNextCallMs(subject.window, subject.limit, nowMs) }) : undefined
+        }
+      })
+      let window = yield* admitCalls()
+      if (window.refusal !== undefined && (yield* recallFrom(accountId, subjectId, ask.nodeId))) window = yield* admitCalls()
+      const before = yield* ownLeaseOf(accountId, subjectId, ask)
+      let money: { readonly leaseId: LeaseId | undefined; readonly credits: bigint; readonly refusal: GatewayError | undefined } = { leaseId: before, credits: 0n, refusal: undefined }
+      if (isMore && window.isKnown && window.refusal === undefined) {
+        money = yield* grantCredits(accountId, subjectId, ask, before)
+        if (money.refusal !== undefined && ask.creditsNeeded > 0n) {
+          yield* ledger.sweep(accountId)
+          const isAll = yield* recallFrom(accountId, undefined, ask.nodeId)
+          money = yield* grantCredits(accountId, subjectId, ask, before)
+          if (money.refusal !== undefined && !isAll) money = { ...money, refusal: new NotCommitted({ retryAfterMs: 1_000 }) }
+        }
+      }
+      const told = yield* accounts.ask(accountId, (account, nowMs) => {
+        const own = money.leaseId === undefined ? undefined : account.leases.get(money.leaseId)
+        const said = tell(account, account.subjects.get(subjectId), nowMs)
+        // Its own lease is the node's to count.
+        return own === undefined ? said : { ...said, elsewhere: said.elsewhere - (own.amount - (own.spent ?? 0n)) }
+      })
+      if (isMore) holder.trustUntilMs = performance.now() + limits.leaseTrustMs
+      return {
+        ...told, leaseId: money.leaseId ?? null, credits: money.credits, calls: window.granted.calls, second: window.granted.second,
+        refusal: window.refusal ?? money.refusal ?? null
+      } satisfies LeaseGrant
+    })
+
+    return Grants.of({
+      lease,
+      areOut,
+      recall: (accountId, subjectId) => recallFrom(accountId, subjectId, undefined),
+      revoked: Effect.fnUntraced(function*(accountId, subjectId) {
+        bus.tell({ _tag: "revoked", subjectId })
+        if (!cluster.isMany) return
+        const untilMs = Math.max(0, ...[...holders.get(accountId)?.values() ?? []].filter((holder) => holder.subjectId === subjectId).map((holder) => holder.trustUntilMs))
+        const leftMs = untilMs - performance.now()
+        if (leftMs <= 0) return
+        yield* recallFrom(accountId, subjectId, undefined).pipe(
+          Effect.catch(() => Effect.succeed(false)),
+          Effect.flatMap((isAll) => isAll ? Effect.void : Effect.sleep(Math.max(0, untilMs - performance.now())))
+        )
+      }),
+      sweep: Effect.gen(function*() {
+        forgetOld()
+        const living = [node.id, ...cluster.peers().map(({ nodeId }) => nodeId)]
+        const found = yield* leasesOfOthers(living, orphansMax).pipe(Effect.provideService(Postgres, postgres))
+        const orphaned = new Set(found.filter(({ nodeId, accountId }) => isGone(nodeId) && cluster.ownerOf(accountId) === "here").map(({ accountId }) => accountId))
+        yield* Effect.forEach(orphaned, (accountId) => close(accountId, ({ nodeId }) => isGone(nodeId)).pipe(
+          Effect.catch((error) => Effect.sync(() => log.warn({ accountId, error: error._tag }, "leases of a dead node were not closed, will be tried again")))
+        ), { discard: true })
+      })
+    })
+  }))
+}
