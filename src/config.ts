@@ -350,7 +350,7 @@ export const limits = {
   /** A lease that was not used for so long goes back. */
   leaseIdleMs: 1_000,
   leaseTickMs: 250,
-  /** How often the leases of dead nodes are looked for. */
+  /** How often leases of dead nodes, and forgotten ones of this one, are looked for. */
   leaseSweepMs: 1_000,
   /** Agent tokens: life and reuse. */
   agentTokenTtlMs: 120_000,

@@ -16,6 +16,7 @@
  * new activation knows. A stale activation, and a second closing, close nothing.
  */
 import { Effect } from "effect"
+import type { SubjectId } from "../domain/account.ts"
 import { StoreUnavailable } from "../domain/errors.ts"
 import type { AccountId, LeaseId, Token } from "../domain/ids.ts"
 import { Postgres, type Sql, verdictOf } from "./Postgres.ts"
@@ -70,6 +71,9 @@ const lockRest = (sql: Sql, accountId: AccountId) => sql<Array<{ rest: bigint }>
 const selectOthers = (sql: Sql, nodeIds: ReadonlyArray<string>, max: number) => sql<Array<{ id: LeaseId; account_id: AccountId; node_id: string }>>`
   select id, account_id, node_id from leases where node_id <> all(${nodeIds}::uuid[]) order by granted_at limit ${max}`
 
+const selectOwn = (sql: Sql, nodeId: string, afterId: LeaseId, max: number) => sql<Array<{ id: LeaseId; account_id: AccountId; subject_id: SubjectId }>>`
+  select id, account_id, subject_id from leases where node_id = ${nodeId} and id > ${afterId} and granted_at < now() - interval '5 seconds' order by id limit ${max}`
+
 /** Answers what was spent of those that are closed by this; the others were closed before, or their account has another token. All are closed when it has answered, or none. */
 export const closeLeases = (closings: ReadonlyArray<Closing>): Effect.Effect<ReadonlyArray<ClosedLease>, StoreUnavailable, Postgres> =>
   Postgres.use(({ writes }) => Effect.tryPromise({
@@ -97,4 +101,10 @@ export const restOfLeases = async (sql: Sql, accountId: AccountId): Promise<bigi
 export const leasesOfOthers = (nodeIds: ReadonlyArray<string>, max: number): Effect.Effect<ReadonlyArray<{ readonly leaseId: LeaseId; readonly accountId: AccountId; readonly nodeId: string }>, StoreUnavailable, Postgres> =>
   Postgres.use(({ run }) => run((sql) => selectOthers(sql, nodeIds, max))).pipe(
     Effect.map((rows) => rows.map(({ id, account_id, node_id }) => ({ leaseId: id, accountId: account_id, nodeId: node_id })))
+  )
+
+/** Leases of one node that were not granted anything lately, by id, at most `max` after that one. */
+export const leasesOf = (nodeId: string, afterId: LeaseId, max: number): Effect.Effect<ReadonlyArray<{ readonly leaseId: LeaseId; readonly accountId: AccountId; readonly subjectId: SubjectId }>, StoreUnavailable, Postgres> =>
+  Postgres.use(({ run }) => run((sql) => selectOwn(sql, nodeId, afterId, max))).pipe(
+    Effect.map((rows) => rows.map(({ id, account_id, subject_id }) => ({ leaseId: id, accountId: account_id, subjectId: subject_id })))
   )

@@ -46,6 +46,8 @@ interface Holder {
   trustUntilMs: number
   /** Who waits for its next ask. */
   waiting: Array<Deferred.Deferred<void>>
+  /** Grants to it are one at a time: what an ask leaves behind that nobody waited for, the next one closes. */
+  readonly one: Semaphore.Semaphore
 }
 
 /** Accounts of dead nodes' leases that are looked after in one go. */
@@ -83,7 +85,7 @@ export class Grants extends Context.Service<Grants, {
       const own = holders.get(accountId) ?? new Map<string, Holder>()
       holders.set(accountId, own)
       const name = `${nodeId} ${subjectId}`
-      const known = own.get(name) ?? { nodeId, subjectId, seq: -1, trustUntilMs: 0, waiting: [] }
+      const known = own.get(name) ?? { nodeId, subjectId, seq: -1, trustUntilMs: 0, waiting: [], one: Semaphore.makeUnsafe(1) }
       own.set(name, known)
       return known
     }
@@ -128,21 +130,22 @@ export class Grants extends Context.Service<Grants, {
       })
     })
 
-    /** The owner's half of what the node gives back, and leases that it does not know of. */
-    const takeBack = Effect.fnUntraced(function*(accountId: AccountId, subjectId: SubjectId, ask: LeaseAsk) {
-      const strayOrOver = (lease: Lease): boolean => lease.nodeId === ask.nodeId && lease.subjectId === subjectId && (ask.isOver || lease.id !== ask.leaseId)
-      const hasSome = yield* step(accountId, accounts.act(accountId, (account, nowMs): Effect.Effect<boolean, GatewayError> => {
+    /** The owner's half of what the node gives back. */
+    const takeBack = (accountId: AccountId, subjectId: SubjectId, ask: LeaseAsk): Effect.Effect<void, GatewayError> =>
+      step(accountId, accounts.act(accountId, (account, nowMs): Effect.Effect<void, GatewayError> => {
         const subject = account.subjects.get(subjectId)
         if (subject !== undefined) for (const { calls, second } of ask.unusedCalls) returnCalls(subject.window, calls, second, nowMs)
         const lease = ask.leaseId === null ? undefined : account.leases.get(ask.leaseId as LeaseId)
         if (lease !== undefined) lease.spent = ask.spent
-        const hasStray = [...account.leases.values()].some(strayOrOver)
-        if (lease === undefined || ask.isOver || ask.unusedCredits <= 0n) return Effect.succeed(hasStray)
+        if (lease === undefined || ask.isOver || ask.unusedCredits <= 0n) return Effect.void
         const outcome = decide(account, { _tag: "GiveBack", leaseId: lease.id, amount: ask.unusedCredits }, nowMs)
-        if (isRefusal(outcome)) return Effect.succeed(hasStray)
-        return accounts.commit(account, { leases: [(outcome as Decided).lease!] }, outcome as Decided).pipe(Effect.as(hasStray))
+        return isRefusal(outcome) ? Effect.void : accounts.commit(account, { leases: [(outcome as Decided).lease!] }, outcome as Decided)
       }))
-      if (hasSome) yield* close(accountId, strayOrOver)
+
+    /** Leases that the node does not know of, because their answer was lost, or that it has done with. */
+    const closeStrays = (accountId: AccountId, subjectId: SubjectId, ask: LeaseAsk): Effect.Effect<void, GatewayError> => Effect.suspend(() => {
+      const isStray = (lease: Lease): boolean => lease.nodeId === ask.nodeId && lease.subjectId === subjectId && (ask.isOver || lease.id !== ask.leaseId)
+      return Effect.flatMap(accounts.ask(accountId, ({ leases }) => [...leases.values()].some(isStray)), (has) => has ? close(accountId, isStray) : Effect.void)
     })
 
     const grantWindow = (subject: Subject, ask: LeaseAsk, nowMs: number) => {
@@ -206,13 +209,14 @@ export class Grants extends Context.Service<Grants, {
       if (same !== undefined) return Deferred.await(same)
       const recalling = Deferred.makeUnsafe<boolean, GatewayError>()
       recalls.set(name, recalling)
-      return recallOnce(accountId, subjectId, exceptNodeId).pipe(
+      Effect.runFork(recallOnce(accountId, subjectId, exceptNodeId).pipe(
         Effect.onExit((exit) => {
           recalls.delete(name)
           return Deferred.done(recalling, exit)
         }),
-        Effect.uninterruptible
-      )
+        Effect.ignore
+      ))
+      return Deferred.await(recalling)
     })
 
     const recallOnce = Effect.fnUntraced(function*(accountId: AccountId, subjectId: SubjectId | undefined, exceptNodeId: string | undefined) {
@@ -246,9 +250,16 @@ export class Grants extends Context.Service<Grants, {
       }
     }
 
+    /** Accounts owned here with leases of nodes that are gone. */
+    const inherited = new Set<AccountId>()
+    const closeInherited = (accountId: AccountId) => Effect.suspend(() => cluster.ownerOf(accountId) === "here" ? close(accountId, ({ nodeId }) => isGone(nodeId)) : Effect.void).pipe(
+      Effect.andThen(Effect.sync(() => { inherited.delete(accountId) }))
+    )
     // What this node had of it before it became the owner, and what dead nodes had.
     accounts.onActivated(({ id, leases }) => {
-      if ([...leases.values()].some(({ nodeId }) => isGone(nodeId))) setImmediate(() => attempt(close(id, ({ nodeId }) => isGone(nodeId)), () => {}))
+      if (![...leases.values()].some(({ nodeId }) => isGone(nodeId))) return
+      inherited.add(id)
+      setImmediate(() => attempt(closeInherited(id), () => {}))
     })
 
     const lease = Effect.fn("Grants.lease")(function*(accountId: AccountId, ask: LeaseAsk) {
@@ -258,6 +269,11 @@ export class Grants extends Context.Service<Grants, {
       holder.seq = ask.seq
       yield* takeBack(accountId, subjectId, ask)
       answered(holder)
+      return yield* holder.one.withPermit(grant(accountId, subjectId, ask, holder))
+    })
+
+    const grant = Effect.fnUntraced(function*(accountId: AccountId, subjectId: SubjectId, ask: LeaseAsk, holder: Holder) {
+      yield* closeStrays(accountId, subjectId, ask)
       if (ask.isOver) holder.trustUntilMs = 0
       const isMore = !ask.isOver && (ask.calls > 0 || ask.credits > 0n || ask.row || ask.callsNeeded > 0 || ask.creditsNeeded > 0n)
       const admitCalls = () => accounts.ask(accountId, (account, nowMs) => {
@@ -314,8 +330,8 @@ export class Grants extends Context.Service<Grants, {
         forgetOld()
         const living = [node.id, ...cluster.peers().map(({ nodeId }) => nodeId)]
         const found = yield* leasesOfOthers(living, orphansMax).pipe(Effect.provideService(Postgres, postgres))
-        const orphaned = new Set(found.filter(({ nodeId, accountId }) => isGone(nodeId) && cluster.ownerOf(accountId) === "here").map(({ accountId }) => accountId))
-        yield* Effect.forEach(orphaned, (accountId) => close(accountId, ({ nodeId }) => isGone(nodeId)).pipe(
+        for (const { nodeId, accountId } of found) if (isGone(nodeId) && cluster.ownerOf(accountId) === "here") inherited.add(accountId)
+        yield* Effect.forEach([...inherited], (accountId) => closeInherited(accountId).pipe(
           Effect.catch((error) => Effect.sync(() => log.warn({ accountId, error: error._tag }, "leases of a dead node were not closed, will be tried again")))
         ), { discard: true })
       })

@@ -21,7 +21,7 @@ import type { Cluster } from "../../cluster/Cluster.ts"
 import { limits } from "../../config.ts"
 import type { Account, Subject, SubjectId } from "../../domain/account.ts"
 import type { Credits } from "../../domain/credits.ts"
-import { type GatewayError, NotFound } from "../../domain/errors.ts"
+import type { GatewayError } from "../../domain/errors.ts"
 import type { AccountId, LeaseId, Token } from "../../domain/ids.ts"
 import { callsWanted, creditsWanted, smoothedRate } from "../../domain/lease.ts"
 import { makeRateWindow, tellWindow } from "../../domain/rateLimit.ts"
@@ -174,15 +174,17 @@ export class LeasedAccounts {
       const sentMs = performance.now()
       const ask = this.#asked(entry, wish, sentMs)
       metrics.leaseAsks.inc()
-      return this.#cluster.ask.lease(entry.spender.accountId, ask).pipe(
+      // On its own: it goes on when who asked has left, and its time limit holds whatever that one may be interrupted in.
+      Effect.runFork(this.#cluster.ask.lease(entry.spender.accountId, ask).pipe(
         Effect.tap((grant) => Effect.sync(() => this.#granted(entry, grant, wish.isRecalled === true || wish.isOver === true ? 0 : sentMs))),
         Effect.onExit((exit: Exit.Exit<LeaseGrant, GatewayError>) => {
           entry.asking = undefined
           entry.isInDoubt = exit._tag === "Failure"
           return Deferred.done(asking, exit)
         }),
-        Effect.uninterruptible
-      )
+        Effect.ignore
+      ))
+      return Deferred.await(asking)
     })
   }
 
@@ -338,6 +340,3 @@ export class LeasedAccounts {
     return price > 0n && account.available - account.held < price * BigInt(Math.ceil(ratePerS / 2))
   }
 }
-
-/** The owner knows of no such subject. */
-export const gone = (spender: Spender): NotFound => new NotFound({ what: "account", id: spender.accountId })

@@ -14,11 +14,13 @@ import { Cluster, type Peer } from "../../cluster/Cluster.ts"
 import { limits } from "../../config.ts"
 import type { Account, SubjectId } from "../../domain/account.ts"
 import type { Credits } from "../../domain/credits.ts"
-import { BudgetExceeded, type GatewayError, InsufficientCredits, NotCommitted, OutcomeUnknown, Overloaded } from "../../domain/errors.ts"
-import type { AccountId, HoldId } from "../../domain/ids.ts"
+import { BudgetExceeded, type GatewayError, InsufficientCredits, NotCommitted, OutcomeUnknown, Overloaded, Unauthenticated } from "../../domain/errors.ts"
+import type { AccountId, HoldId, LeaseId } from "../../domain/ids.ts"
 import { type Decided, decide } from "../../domain/ledger.ts"
 import type { CommitOutcome, CommitRows } from "../../store/Commit.ts"
 import { Committer } from "../../store/Committer.ts"
+import { leasesOf } from "../../store/LeaseStore.ts"
+import { Postgres } from "../../store/Postgres.ts"
 import { log } from "../../telemetry/log.ts"
 import { gauge, metrics } from "../../telemetry/Metrics.ts"
 import { type AccountError, Accounts, type CommitDone, type CommitError } from "../AccountActor.ts"
@@ -27,7 +29,7 @@ import { Holds } from "../Holds.ts"
 import { Ledger, type LedgerError } from "../Ledger.ts"
 import { Node } from "../Node.ts"
 import { Grants } from "./Grants.ts"
-import { type Leased, LeasedAccounts, gone } from "./LeasedAccounts.ts"
+import { type Leased, LeasedAccounts } from "./LeasedAccounts.ts"
 
 export type Spender = Pick<Caller, "accountId" | "subjectId">
 
@@ -73,6 +75,11 @@ const isShort = (error: unknown): error is InsufficientCredits | BudgetExceeded 
 /** Asks of one look that are under way at once. */
 const asksAtOnce = 64
 
+/** Rows of one look for leases that this node forgot. */
+const forgottenMax = 500
+/** Before all of them. */
+const noLease = "00000000-0000-0000-0000-000000000000" as LeaseId
+
 const make = Effect.gen(function*() {
   const accounts = yield* Accounts
   const bus = yield* Bus
@@ -82,6 +89,7 @@ const make = Effect.gen(function*() {
   const holds = yield* Holds
   const ledger = yield* Ledger
   const node = yield* Node
+  const postgres = yield* Postgres
   const leased = new LeasedAccounts(cluster, holds, node.id)
   gauge("tollgate_leases_held", "Subjects of other nodes' accounts that this node decides for", () => leased.size)
 
@@ -125,7 +133,7 @@ const make = Effect.gen(function*() {
     return leased.ask(entry, { credits: credits > creditsNeeded ? credits : creditsNeeded, creditsNeeded, row: true }).pipe(
       Effect.flatMap(({ refusal, subject }) => {
         if (refusal !== null) return Effect.fail(refusal)
-        if (subject === null) return Effect.fail(gone(spender))
+        if (subject === null) return Effect.fail(new Unauthenticated({ reason: "revoked" }))
         return Effect.succeed(entry)
       })
     )
@@ -185,7 +193,8 @@ const make = Effect.gen(function*() {
     Effect.catch((short) => !isShort(short) ? Effect.fail(short) : Effect.flatMap(
       accounts.ask(accountId, (account) => account),
       (account): Effect.Effect<A, E | LedgerError> => {
-        if (!grants.areOut(account)) return Effect.fail(short)
+        // What was out a moment ago may have come back since.
+        if (!grants.areOut(account)) return attempt
         return grants.recall(accountId).pipe(
           Effect.catch(() => Effect.succeed(false)),
           Effect.flatMap((isAll) => Effect.catch(attempt, (again) => Effect.fail(isShort(again) && !isAll ? new NotCommitted({ retryAfterMs: 1_000 }) : again)))
@@ -213,8 +222,18 @@ const make = Effect.gen(function*() {
     Effect.ignore
   ), { concurrency: asksAtOnce, discard: true }))
 
+  let looked = noLease
+  /** Leases of this node that it knows nothing of: the answer that told of them was lost, or it was the account's owner for a moment. Whoever owns it now closes them. */
+  const giveBackForgotten = Effect.gen(function*() {
+    const found = yield* leasesOf(node.id, looked, forgottenMax).pipe(Effect.provideService(Postgres, postgres))
+    looked = found.length < forgottenMax ? noLease : found.at(-1)!.leaseId
+    const forgotten = found.filter((spender) => leased.find(spender) === undefined)
+    yield* Effect.forEach(forgotten, ({ accountId, subjectId }) => Effect.ignore(leased.recalled(accountId, subjectId)), { concurrency: asksAtOnce, discard: true })
+  })
+
   if (cluster.isMany) {
     yield* Effect.forkScoped(Effect.repeat(look, Schedule.spaced(limits.leaseTickMs)))
+    yield* Effect.forkScoped(Effect.repeat(Effect.ignore(giveBackForgotten), Schedule.spaced(limits.leaseSweepMs)))
   }
   yield* Effect.forkScoped(grants.sweep.pipe(
     Effect.catchCause((cause) => Effect.sync(() => log.warn({ cause: String(cause) }, "leases of dead nodes were not looked after, will be tried again"))),

@@ -18,7 +18,7 @@ import { limits } from "../../config.ts"
 import type { Account } from "../../domain/account.ts"
 import type { Agent } from "../../domain/agent.ts"
 import type { Credits } from "../../domain/credits.ts"
-import { type GatewayError, HoldLost, NotCommitted, OutcomeUnknown } from "../../domain/errors.ts"
+import { type GatewayError, HoldLost, NotCommitted, OutcomeUnknown, Unauthenticated } from "../../domain/errors.ts"
 import { claimFreeCall, countCall, giveBackFreeCall } from "../../domain/freeTier.ts"
 import type { AccountId, HoldId } from "../../domain/ids.ts"
 import { shownSpendable } from "../../domain/lease.ts"
@@ -128,6 +128,9 @@ export class CallBill implements CallFacts {
     return Effect.andThen(
       this.#agent.freeTierCalls > 0 ? freeCalls.load(this.#caller.accountId, this.#agent.id) : Effect.void,
       this.#recorded ? agreed : spending.withMoney(this.#caller, this.#price, agreed)
+    ).pipe(
+      // Of a key that was revoked since it was admitted its owner knows nothing.
+      Effect.catchTag("NotFound", () => Effect.fail(new Unauthenticated({ reason: "revoked" })))
     )
   }
 

@@ -17,7 +17,7 @@ import { testPostgres } from "../../support/postgres.ts"
 import { Random } from "../../support/Random.ts"
 import type { Stage } from "../../support/Stage.ts"
 import { Crowd } from "./Crowd.ts"
-import { type Fault, type Site, faults } from "./faults.ts"
+import { type Fault, type Site, faults, started } from "./faults.ts"
 import { type Verdict, judge, keepEvidence } from "./verdict.ts"
 import { Works } from "./Works.ts"
 
@@ -80,7 +80,7 @@ const lane = async (site: Site, plan: Plan, of: Fault["of"]): Promise<void> => {
 
 const comeOrGo = async ({ cluster }: Site, { nodes }: Plan): Promise<void> => {
   const third = cluster.nodes[2]!
-  if (nodes === 3 && !third.isRunning) await third.start()
+  if (nodes === 3) await started(third)
   if (nodes === 2 && third.isRunning) await third.stop()
 }
 

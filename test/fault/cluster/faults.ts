@@ -27,6 +27,11 @@ export interface Fault {
 
 const gateways = "application_name in ('tollgate', 'tollgate-committer')"
 
+/** As whoever looks after a node does: one that can't start, because its database is away too, is started again. */
+export const started = async (node: ClusterNode): Promise<void> => {
+  while (!node.isRunning) await node.start().catch(() => sleep(200))
+}
+
 /** Strikes, and heals whatever became of the wait. */
 const during = async (ms: number, strike: () => unknown, heal: () => unknown): Promise<void> => {
   await strike()
@@ -45,10 +50,10 @@ const pastLocks = [3_600, 4_200] as const
 const moment = [100, 1_500] as const
 
 export const faults: Readonly<Record<string, Fault>> = {
-  "kill -9": { of: "node", ms: [0, 1_000], act: (_, node, ms) => during(ms, () => node.kill9(), () => node.start()) },
+  "kill -9": { of: "node", ms: [0, 1_000], act: (_, node, ms) => during(ms, () => node.kill9(), () => started(node)) },
   "frozen past its locks": { of: "node", ms: pastLocks, act: (_, node, ms) => during(ms, () => node.freeze(), () => node.thaw()) },
   "frozen for a moment": { of: "node", ms: moment, act: (_, node, ms) => during(ms, () => node.freeze(), () => node.thaw()) },
-  "stopped and started": { of: "node", ms: [0, 500], act: (_, node, ms) => during(ms, () => node.stop(), () => node.start()) },
+  "stopped and started": { of: "node", ms: [0, 500], act: (_, node, ms) => during(ms, () => node.stop(), () => started(node)) },
 
   "redis frozen": { of: "world", ms: [100, 1_000], act: ({ cluster }, _, ms) => during(ms, () => cluster.redis.freeze(), () => cluster.redis.thaw()) },
   "redis frozen past all locks": { of: "world", ms: pastLocks, act: ({ cluster }, _, ms) => during(ms, () => cluster.redis.freeze(), () => cluster.redis.thaw()) },
