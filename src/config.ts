@@ -346,7 +346,7 @@ export const limits = {
   /** Below so many times a call's price nothing is leased, unless somebody waits for it. */
   leasePricesMin: 20n,
   /** Calls of one subject in a second from which on a node asks for a lease instead of passing them on. */
-  leaseCallsMin: 4,
+  leaseCallsMin: 2,
   /** A lease that was not used for so long goes back. */
   leaseIdleMs: 1_000,
   leaseTickMs: 250,

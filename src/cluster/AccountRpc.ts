@@ -40,6 +40,8 @@ export const LeaseAsk = Schema.Struct({
   unusedCredits: Schema.BigInt,
   /** Spent from the lease so far, durably. For display. */
   spent: Schema.BigInt,
+  /** With it all is given back that nothing is held from: a recall is answered by this only, not by an ask that was on its way. */
+  gives: Schema.Boolean,
   /** Nothing is held from the lease and nothing will be: it can be closed. */
   isOver: Schema.Boolean
 })
@@ -78,9 +80,14 @@ export type LeaseGrant = typeof LeaseGrant.Type
 export const BorrowAsk = Schema.Struct({ nodeId: Schema.String })
 
 export const Lease = Rpc.make("Lease", { payload: LeaseAsk, success: LeaseGrant, error: GatewayError })
+/** Asks that nobody waits for, of accounts with the same owner, in one message: one ask alone costs ten times what it adds to others. Answered in their order. */
+export const Leases = Rpc.make("Leases", {
+  payload: Schema.Struct({ asks: Schema.Array(Schema.Struct({ accountId: Schema.String, ask: LeaseAsk })) }),
+  success: Schema.Array(Schema.Result(LeaseGrant, GatewayError))
+})
 /** The owner lets go of the account, its commits settled, for `limits.borrowMs` at most. Answers what calls in flight at the owner hold of it, leases apart. */
 export const Borrow = Rpc.make("Borrow", { payload: BorrowAsk, success: Schema.BigInt, error: GatewayError })
 /** The account is the owner's again. */
 export const Return = Rpc.make("Return", { payload: BorrowAsk, success: Schema.Void })
 
-export const AccountEntity = Entity.make("Account", [Lease, Borrow, Return])
+export const AccountEntity = Entity.make("Account", [Lease, Leases, Borrow, Return])

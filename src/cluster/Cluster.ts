@@ -6,7 +6,7 @@
  * to live, are in Redis. Redis decides who should own; the fencing token in
  * Postgres decides who may write.
  */
-import { Context, Effect, Layer } from "effect"
+import { Context, Effect, Layer, type Result } from "effect"
 import type { GatewayError } from "../domain/errors.ts"
 import type { LeaseAsk, LeaseGrant } from "./AccountRpc.ts"
 
@@ -30,6 +30,20 @@ export interface AccountHandlers {
   readonly giveBack: (accountId: string, nodeId: string) => Effect.Effect<void>
 }
 
+/** How an owner is asked, wherever it is. */
+export interface Owners extends AccountHandlers {
+  /** Asks that nobody waits for, of accounts with the same owner; answers in their order. One that takes long fails and keeps none of the others waiting. At most `asksTogetherMax`. */
+  readonly leases: (asks: ReadonlyArray<AccountLeaseAsk>) => Effect.Effect<ReadonlyArray<Result.Result<LeaseGrant, GatewayError>>, GatewayError>
+}
+
+export interface AccountLeaseAsk {
+  readonly accountId: string
+  readonly ask: LeaseAsk
+}
+
+/** They fit into a frame (Wire.ts), with room to spare. */
+export const asksTogetherMax = 200
+
 export class Cluster extends Context.Service<Cluster, {
   /** Whether there may be other nodes at all. */
   readonly isMany: boolean
@@ -40,7 +54,7 @@ export class Cluster extends Context.Service<Cluster, {
   /** False once the node's record in Redis has expired or was removed; true for this node. While Redis does not answer, nobody is declared dead. */
   readonly isAlive: (nodeId: string) => boolean
   /** Asks the owner, wherever it is. Fails with `Overloaded` when it can't be reached in time; whether it acted is then unknown. */
-  readonly ask: AccountHandlers
+  readonly ask: Owners
   /** What this node does as an owner. Set once, before `join`. */
   readonly serve: (handlers: AccountHandlers) => void
   /** Called when shards leave this node, before their locks are let go: `isLeaving` tells which ids. The lock waits for the promise, at most `limits.handoffMs`. */
@@ -61,7 +75,7 @@ export class Cluster extends Context.Service<Cluster, {
     ownerOf: () => "here",
     peers: () => [],
     isAlive: () => true,
-    ask: { lease: () => Effect.die("alone"), borrow: () => Effect.die("alone"), giveBack: () => Effect.void },
+    ask: { lease: () => Effect.die("alone"), leases: () => Effect.die("alone"), borrow: () => Effect.die("alone"), giveBack: () => Effect.void },
     serve: () => {},
     onLeaving: () => {},
     onMoved: () => {},

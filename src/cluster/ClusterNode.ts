@@ -27,10 +27,10 @@ import { randomBytes } from "node:crypto"
 import { limits } from "../config.ts"
 import { GatewayError, Overloaded } from "../domain/errors.ts"
 import { log } from "../telemetry/log.ts"
-import { AccountEntity } from "./AccountRpc.ts"
+import { AccountEntity, type LeaseAsk, type LeaseGrant } from "./AccountRpc.ts"
 import { layerAsker, layerHost } from "./AccountShards.ts"
 import { Bus } from "./Bus.ts"
-import { type AccountHandlers, Cluster } from "./Cluster.ts"
+import { type AccountHandlers, type AccountLeaseAsk, Cluster, type Owners } from "./Cluster.ts"
 import { Membership } from "./Membership.ts"
 import { type Redis, RedisUnavailable, openRedis } from "./Redis.ts"
 import { channelsOf, RedisBus } from "./RedisBus.ts"
@@ -60,6 +60,8 @@ const startMs = 10_000
 const startRetryMs = 100
 /** Between two attempts of an ask while the account moves. */
 const askAgainMs = 50
+/** Of asks that came together those are not waited for that take longer. */
+const togetherMs = 500
 
 const unplaced = new Overloaded({ what: "placement", retryAfterMs: limits.shardRefreshMs })
 /** Between nodes only: who was asked does not own the account. Another may. */
@@ -101,16 +103,25 @@ export const clusterLayer = (settings: ClusterSettings, nodeId: string): Layer.L
     const owned = Effect.suspend(() => ownerOf(accountId) === "here" && handlers !== undefined ? Effect.succeed(handlers) : Effect.fail(notOwned))
     return Effect.flatMap(owned, act).pipe(Effect.tap(() => owned))
   }
+  const leaseAsOwner = (accountId: string, ask: LeaseAsk) => asOwner(accountId, ({ lease }) => lease(accountId, ask))
+  const leasesAsOwner = (asks: ReadonlyArray<AccountLeaseAsk>) => Effect.suspend(() => {
+    const answers = Array.from<unknown, Result.Result<LeaseGrant, GatewayError>>(asks, () => Result.fail(unplaced))
+    const answered = Effect.forEach(asks, ({ accountId, ask }, at) => Effect.map(Effect.result(leaseAsOwner(accountId, ask)), (answer) => { answers[at] = answer }), { concurrency: "unbounded", discard: true })
+    return Effect.as(Effect.timeoutOption(answered, togetherMs), answers)
+  })
   const entities = AccountEntity.toLayer(AccountEntity.of({
-    Lease: ({ address, payload }) => asOwner(address.entityId, ({ lease }) => lease(address.entityId, payload)),
+    Lease: ({ address, payload }) => leaseAsOwner(address.entityId, payload),
+    Leases: ({ payload }) => leasesAsOwner(payload.asks),
     Borrow: ({ address, payload }) => asOwner(address.entityId, ({ borrow }) => borrow(address.entityId, payload.nodeId)),
     Return: ({ address, payload }) => Effect.ignore(asOwner(address.entityId, ({ giveBack }) => giveBack(address.entityId, payload.nodeId)))
   }), { concurrency: "unbounded", disableFatalDefects: true })
 
   const ask = <A>(accountId: string, here: (handlers: AccountHandlers) => Effect.Effect<A, GatewayError>, there: (owner: ReturnType<typeof clientOf>) => Effect.Effect<A, unknown>) =>
     bounded(Effect.suspend((): Effect.Effect<A, unknown> => ownerOf(accountId) === "here" ? asOwner(accountId, here) : there(clientOf(accountId))))
-  const accounts: AccountHandlers = {
+  const owners: Owners = {
     lease: (accountId, payload) => ask(accountId, ({ lease }) => lease(accountId, payload), (owner) => owner.Lease(payload)),
+    // To whom the first of them belongs: of the others each fails by itself when it has moved.
+    leases: (asks) => asks.length === 0 ? Effect.succeed([]) : ask(asks[0]!.accountId, () => leasesAsOwner(asks), (owner) => owner.Leases({ asks })),
     borrow: (accountId, by) => ask(accountId, ({ borrow }) => borrow(accountId, by), (owner) => owner.Borrow({ nodeId: by })),
     giveBack: (accountId, by) => Effect.ignore(ask(accountId, ({ giveBack }) => giveBack(accountId, by), (owner) => owner.Return({ nodeId: by })))
   }
@@ -135,7 +146,7 @@ export const clusterLayer = (settings: ClusterSettings, nodeId: string): Layer.L
     ownerOf,
     peers: () => [...membership.nodes.values()].filter((node) => node.nodeId !== nodeId),
     isAlive: (id) => id === nodeId || membership.nodes.has(id),
-    ask: accounts,
+    ask: owners,
     serve: (served) => { handlers = served },
     onLeaving: (listener) => { membership.leavingListeners.push((isLeaving) => listener((accountId) => isLeaving(shardOf(accountId)))) },
     onMoved: (listener) => { membership.movedListeners.push(listener) },

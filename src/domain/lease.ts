@@ -15,6 +15,8 @@ import { spendable } from "./ledger.ts"
 
 /** Calls until the next ask, with a margin for bursts. */
 const horizonS = 1.5 * sliceMsMax / 1_000
+/** Credits are trusted until they come back, and adding some is a commit: they are for more time than calls. */
+const creditsHorizonS = 4
 
 /** How often a subject calls here in a second, over about the last one: a single call between two looks is no rate, and worth no lease. */
 export const smoothedRate = (before: number, calls: number, elapsedMs: number): number =>
@@ -24,7 +26,7 @@ export const callsWanted = (ratePerS: number): number => Math.ceil(ratePerS * ho
 
 /** `pricesMin`: below so many calls' price no lease is worth its row. */
 export const creditsWanted = (ratePerS: number, price: Credits, pricesMin: bigint): Credits => {
-  const calls = BigInt(callsWanted(ratePerS))
+  const calls = BigInt(Math.ceil(ratePerS * creditsHorizonS) + 1)
   return price * (calls > pricesMin ? calls : pricesMin)
 }
 

@@ -44,7 +44,8 @@ const advance = (window: RateWindow, nowMs: number): number => {
       window.total -= window.counts[index]!
       window.counts[index] = step === 1 ? granted : 0
     }
-    if (steps === buckets) {
+    // What was granted before is still counted when the window has moved by exactly its length.
+    if (second - window.second > buckets) {
       window.counts.fill(0)
       window.total = 0
     }

@@ -79,7 +79,11 @@ export class Admission extends Context.Service<Admission, {
     const decide = (caller: Caller, need: Need): Effect.Effect<Decision, GatewayError> => Effect.suspend(() => {
       const peer = spending.peerOf(caller)
       if (peer === undefined) {
-        return decideHere(caller, need).pipe(Effect.flatMap((decided) => decided.error?._tag === "RateLimited" ? afterRecall(caller, need, decided) : Effect.succeed(decided)))
+        return decideHere(caller, need).pipe(
+          Effect.flatMap((decided) => decided.error?._tag === "RateLimited" ? afterRecall(caller, need, decided) : Effect.succeed(decided)),
+          // It waited here for the account, which went to another node.
+          Effect.catchIf((error) => error._tag === "Overloaded" && error.what === "placement" && spending.peerOf(caller) !== undefined, () => decide(caller, need))
+        )
       }
       if (need.passes !== true) return decideLeased(caller, need)
       if (need.leased === true) spending.missed(caller)

@@ -66,6 +66,13 @@ describe("a window whose calls other nodes make", () => {
     }), runs)
   })
 
+  it("counts a granted call to the last moment at which 60 seconds with it could be", () => {
+    const window = makeRateWindow()
+    grantCalls(window, 1, 1, 976)
+    expect(takeCall(window, 1, 61_999)).toBe(false)
+    expect(takeCall(window, 1, 62_000)).toBe(true)
+  })
+
   it("counts nothing for calls that came back in time", () => {
     const window = makeRateWindow()
     const { calls, second } = grantCalls(window, 10, 7, 5_000)

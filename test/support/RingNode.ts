@@ -15,7 +15,7 @@ export const accounts: ReadonlyArray<string> = Array.from({ length: 400 }, (_, n
 
 export const leaseAsk: LeaseAsk = {
   nodeId: "asker", subjectId: "subject", seq: 1, leaseId: null, calls: 1, credits: 2n ** 62n, creditsNeeded: 0n, creditsMin: 0n, callsNeeded: 0, row: false,
-  unusedCalls: [], unusedCredits: 0n, spent: 0n, isOver: false
+  unusedCalls: [], unusedCredits: 0n, spent: 0n, gives: false, isOver: false
 }
 /** `leaseId` says who granted it. */
 export const granted = (by: string): LeaseGrant => ({

@@ -77,6 +77,7 @@ export class ScriptedRing {
       isAlive: (nodeId) => !this.dead.has(nodeId) && this.members.some(({ peer }) => peer.nodeId === nodeId),
       ask: {
         lease: (accountId, ask) => Effect.suspend(() => asked(accountId, (handlers) => handlers.lease(accountId, ask))),
+        leases: (asks) => Effect.forEach(asks, ({ accountId, ask }) => Effect.result(Effect.suspend(() => asked(accountId, (handlers) => handlers.lease(accountId, ask)))), { concurrency: "unbounded" }),
         borrow: (accountId, nodeId) => Effect.suspend(() => asked(accountId, (handlers) => handlers.borrow(accountId, nodeId))),
         giveBack: (accountId, nodeId) => Effect.suspend(() => Effect.ignore(asked(accountId, (handlers) => handlers.giveBack(accountId, nodeId))))
       },

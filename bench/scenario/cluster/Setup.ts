@@ -62,7 +62,7 @@ export class Setup {
     // What is paid for must have its answer, to be compared with the charges.
     const restSeconds = of === "paid" ? 1 : 0
     const loads = nodes.map(({ process }, at) => wrkByKeys({
-      url: `${process.url}${paths[of]}`, keysFile: this.#shuffled(keys, at), body, connections: Math.max(1, Math.round(connections / nodes.length)),
+      url: `${process.url}${paths[of]}`, keysFile: this.#shuffled(keys, at), body, connections,
       warmUpSeconds: leadInSeconds, seconds: measuredSeconds, restSeconds
     }))
     const beginMs = Math.max(...loads.map(({ beginMs }) => beginMs))

@@ -3,7 +3,7 @@
  * subjects' windows, and leases over its credits.
  *
  *     ask ─▶ what is given back is taken ─▶ subject told ─▶ calls granted ─▶ credits granted (commit) ─▶ answer
- *     recall ─▶ news to each holder ─▶ its next ask gives back what is not in use
+ *     recall ─▶ news to each holder ─▶ it gives back what is not in use
  *
  * Guarantee. Calls are counted in the window when they are granted, credits are
  * held (and durable as a lease) before the answer, so never more is out than
@@ -44,11 +44,16 @@ interface Holder {
   seq: number
   /** Monotonic: when it stops to believe what it was told. */
   trustUntilMs: number
-  /** Who waits for its next ask. */
+  /** Who waits for its answer to a recall. */
   waiting: Array<Deferred.Deferred<void>>
   /** Grants to it are one at a time: what an ask leaves behind that nobody waited for, the next one closes. */
   readonly one: Semaphore.Semaphore
+  /** Under way, or waiting for their turn. */
+  grants: number
 }
+
+const isItsOwn = (lease: Lease, subjectId: SubjectId, { nodeId }: LeaseAsk): boolean => lease.subjectId === subjectId && lease.nodeId === nodeId
+const wantedCredits = ({ credits, creditsNeeded, creditsMin }: LeaseAsk) => ({ credits, needed: creditsNeeded, min: creditsMin })
 
 /** Accounts of dead nodes' leases that are looked after in one go. */
 const orphansMax = 500
@@ -85,7 +90,7 @@ export class Grants extends Context.Service<Grants, {
       const own = holders.get(accountId) ?? new Map<string, Holder>()
       holders.set(accountId, own)
       const name = `${nodeId} ${subjectId}`
-      const known = own.get(name) ?? { nodeId, subjectId, seq: -1, trustUntilMs: 0, waiting: [], one: Semaphore.makeUnsafe(1) }
+      const known = own.get(name) ?? { nodeId, subjectId, seq: -1, trustUntilMs: 0, waiting: [], one: Semaphore.makeUnsafe(1), grants: 0 }
       own.set(name, known)
       return known
     }
@@ -157,7 +162,7 @@ export class Grants extends Context.Service<Grants, {
     const grantCredits = (accountId: AccountId, subjectId: SubjectId, ask: LeaseAsk, leaseId: LeaseId | undefined) =>
       step(accountId, accounts.act(accountId, (account, nowMs): Effect.Effect<{ readonly leaseId: LeaseId | undefined; readonly credits: bigint; readonly refusal: GatewayError | undefined }, GatewayError> => {
         const known = leaseId === undefined ? undefined : account.leases.get(leaseId)
-        const amount = creditsGranted(grantable(account, subjectId, nowMs), { credits: ask.credits, needed: ask.creditsNeeded, min: ask.creditsMin })
+        const amount = creditsGranted(grantable(account, subjectId, nowMs), wantedCredits(ask))
         const wanted = amount > ask.creditsNeeded ? amount : ask.creditsNeeded
         const hasRow = known !== undefined
         if (wanted === 0n && (hasRow || !ask.row)) return Effect.succeed({ leaseId: known?.id, credits: 0n, refusal: undefined })
@@ -174,7 +179,7 @@ export class Grants extends Context.Service<Grants, {
 
     const ownLeaseOf = (accountId: AccountId, subjectId: SubjectId, ask: LeaseAsk) => accounts.ask(accountId, (account) => {
       const lease = ask.leaseId === null || ask.isOver ? undefined : account.leases.get(ask.leaseId as LeaseId)
-      return lease?.subjectId === subjectId && lease.nodeId === ask.nodeId ? lease.id : undefined
+      return lease !== undefined && isItsOwn(lease, subjectId, ask) ? lease.id : undefined
     })
 
     const tell = (account: Account, subject: Subject | undefined, nowMs: number): Pick<LeaseGrant, "suspended" | "emailVerified" | "elsewhere" | "subject"> => ({
@@ -191,6 +196,12 @@ export class Grants extends Context.Service<Grants, {
         resetMs: Math.max(0, Math.round(untilEmptyMs(subject.window, nowMs)))
       }
     })
+
+    /** To the node that has this lease, which is its own to count. */
+    const tellBesides = (account: Account, subject: Subject | undefined, own: Lease | undefined, nowMs: number) => {
+      const said = tell(account, subject, nowMs)
+      return own === undefined ? said : { ...said, elsewhere: said.elsewhere - (own.amount - (own.spent ?? 0n)) }
+    }
 
     const areOut = (account: Account, subjectId?: SubjectId): boolean => {
       for (const lease of account.leases.values()) if (subjectId === undefined || lease.subjectId === subjectId) return true
@@ -262,15 +273,36 @@ export class Grants extends Context.Service<Grants, {
       setImmediate(() => attempt(closeInherited(id), () => {}))
     })
 
-    const lease = Effect.fn("Grants.lease")(function*(accountId: AccountId, ask: LeaseAsk) {
+    const lease = (accountId: AccountId, ask: LeaseAsk): Effect.Effect<LeaseGrant, GatewayError> => Effect.suspend(() => {
       const subjectId = ask.subjectId as SubjectId
       const holder = holderOf(accountId, ask.nodeId, subjectId)
-      if (ask.seq <= holder.seq) return yield* new Overloaded({ what: "placement", retryAfterMs: 1_000 })
+      if (ask.seq <= holder.seq) return Effect.fail(new Overloaded({ what: "placement", retryAfterMs: 1_000 }))
       holder.seq = ask.seq
-      yield* takeBack(accountId, subjectId, ask)
-      answered(holder)
-      return yield* holder.one.withPermit(grant(accountId, subjectId, ask, holder))
+      const renewed = renew(accountId, subjectId, ask, holder)
+      return renewed !== undefined ? Effect.succeed(renewed) : takeBack(accountId, subjectId, ask).pipe(Effect.andThen(Effect.suspend(() => {
+        if (ask.gives) answered(holder)
+        holder.grants++
+        return holder.one.withPermit(grant(accountId, subjectId, ask, holder)).pipe(Effect.ensuring(Effect.sync(() => { holder.grants-- })))
+      })))
     })
+
+    /** The usual ask, of a holder that goes on as it did: nothing is to be committed or waited for, so that it is answered at once. `undefined`: it takes more. */
+    const renew = (accountId: AccountId, subjectId: SubjectId, ask: LeaseAsk, holder: Holder): LeaseGrant | undefined => {
+      if (ask.gives || ask.callsNeeded > 0 || ask.creditsNeeded > 0n || ask.unusedCredits > 0n || holder.grants > 0 || steps.has(accountId)) return undefined
+      const nowMs = Date.now()
+      const account = accounts.resident(accountId, nowMs)
+      const subject = account?.subjects.get(subjectId)
+      if (account === undefined || subject === undefined) return undefined
+      const own = ask.leaseId === null ? undefined : account.leases.get(ask.leaseId as LeaseId)
+      const isOwn = own !== undefined && isItsOwn(own, subjectId, ask)
+      if (isOwn ? creditsGranted(grantable(account, subjectId, nowMs), wantedCredits(ask)) > 0n : ask.leaseId !== null || ask.row || ask.credits > 0n) return undefined
+      for (const lease of account.leases.values()) if (lease !== own && lease.nodeId === ask.nodeId && lease.subjectId === subjectId) return undefined
+      for (const { calls, second } of ask.unusedCalls) returnCalls(subject.window, calls, second, nowMs)
+      if (own !== undefined) own.spent = ask.spent
+      const window = grantWindow(subject, ask, nowMs)
+      if (ask.calls > 0 || ask.row || ask.credits > 0n) holder.trustUntilMs = performance.now() + limits.leaseTrustMs
+      return { ...tellBesides(account, subject, own, nowMs), leaseId: own?.id ?? null, credits: 0n, calls: window.calls, second: window.second, refusal: null }
+    }
 
     const grant = Effect.fnUntraced(function*(accountId: AccountId, subjectId: SubjectId, ask: LeaseAsk, holder: Holder) {
       yield* closeStrays(accountId, subjectId, ask)
@@ -300,9 +332,7 @@ export class Grants extends Context.Service<Grants, {
       }
       const told = yield* accounts.ask(accountId, (account, nowMs) => {
         const own = money.leaseId === undefined ? undefined : account.leases.get(money.leaseId)
-        const said = tell(account, account.subjects.get(subjectId), nowMs)
-        // Its own lease is the node's to count.
-        return own === undefined ? said : { ...said, elsewhere: said.elsewhere - (own.amount - (own.spent ?? 0n)) }
+        return tellBesides(account, account.subjects.get(subjectId), own, nowMs)
       })
       if (isMore) holder.trustUntilMs = performance.now() + limits.leaseTrustMs
       return {

@@ -15,9 +15,9 @@
  * An ask whose answer is lost leaves credits behind that nobody knows of here:
  * the next ask names what is known, and the owner closes the rest.
  */
-import { Deferred, Effect, type Exit } from "effect"
+import { Deferred, Effect, Exit, Result } from "effect"
 import type { LeaseAsk, LeaseGrant } from "../../cluster/AccountRpc.ts"
-import type { Cluster } from "../../cluster/Cluster.ts"
+import { asksTogetherMax, type Cluster } from "../../cluster/Cluster.ts"
 import { limits } from "../../config.ts"
 import type { Account, Subject, SubjectId } from "../../domain/account.ts"
 import type { Credits } from "../../domain/credits.ts"
@@ -74,7 +74,7 @@ export interface Wish {
 }
 
 /** Told to an owner about a subject of which nothing is known here. */
-const nothing = { leaseId: null, calls: 0, credits: 0n, creditsNeeded: 0n, creditsMin: 0n, callsNeeded: 0, row: false, unusedCalls: [], unusedCredits: 0n, spent: 0n, isOver: true }
+const nothing = { leaseId: null, calls: 0, credits: 0n, creditsNeeded: 0n, creditsMin: 0n, callsNeeded: 0, row: false, unusedCalls: [], unusedCredits: 0n, spent: 0n, gives: true, isOver: true }
 
 /** What calls in flight here have set aside, under whichever owner that was. */
 const heldOf = (account: Account, subjectId: SubjectId): Credits => {
@@ -84,9 +84,7 @@ const heldOf = (account: Account, subjectId: SubjectId): Credits => {
 }
 
 export class LeasedAccounts {
-  readonly #entries = new Map<string, Leased>()
-  /** How many entries of each account there are. */
-  readonly #accounts = new Map<AccountId, number>()
+  readonly #accounts = new Map<AccountId, Map<SubjectId, Leased>>()
   readonly #cluster: Cluster["Service"]
   readonly #holds: Holds["Service"]
   readonly #nodeId: string
@@ -100,11 +98,15 @@ export class LeasedAccounts {
   }
 
   get size(): number {
-    return this.#entries.size
+    return this.#entries().length
+  }
+
+  #entries(): ReadonlyArray<Leased> {
+    return Array.from(this.#accounts.values(), (own) => [...own.values()]).flat()
   }
 
   find({ accountId, subjectId }: Spender): Leased | undefined {
-    return this.#entries.get(`${accountId} ${subjectId}`)
+    return this.#accounts.get(accountId)?.get(subjectId)
   }
 
   /** One that the owner has told of and still stands by. */
@@ -126,8 +128,8 @@ export class LeasedAccounts {
       spender: { accountId: spender.accountId, subjectId: spender.subjectId }, account, subject: undefined, parcels: [], unused: [], price: 0n, wantsRow: false, calls: 0, ratePerS: 0, spent: 0n, commitsInFlight: 0,
       isInDoubt: false, asking: undefined, lastUsedMs: nowMs, lastLookMs: nowMs, pausedUntilMs: 0
     }
-    this.#entries.set(`${spender.accountId} ${spender.subjectId}`, entry)
-    this.#accounts.set(spender.accountId, (this.#accounts.get(spender.accountId) ?? 0) + 1)
+    const own = this.#accounts.get(spender.accountId) ?? new Map<SubjectId, Leased>()
+    this.#accounts.set(spender.accountId, own.set(spender.subjectId, entry))
     return entry
   }
 
@@ -169,29 +171,45 @@ export class LeasedAccounts {
   ask(entry: Leased, wish: Wish): Effect.Effect<LeaseGrant, GatewayError> {
     return Effect.suspend(() => {
       if (entry.asking !== undefined) return Deferred.await(entry.asking).pipe(Effect.exit, Effect.andThen(this.ask(entry, wish)))
-      const asking = Deferred.makeUnsafe<LeaseGrant, GatewayError>()
-      entry.asking = asking
-      const sentMs = performance.now()
-      const ask = this.#asked(entry, wish, sentMs)
-      metrics.leaseAsks.inc()
+      const { ask, answered } = this.#begin(entry, wish)
+      const asking = entry.asking!
       // On its own: it goes on when who asked has left, and its time limit holds whatever that one may be interrupted in.
-      Effect.runFork(this.#cluster.ask.lease(entry.spender.accountId, ask).pipe(
-        Effect.tap((grant) => Effect.sync(() => this.#granted(entry, grant, wish.isRecalled === true || wish.isOver === true ? 0 : sentMs))),
-        Effect.onExit((exit: Exit.Exit<LeaseGrant, GatewayError>) => {
-          entry.asking = undefined
-          entry.isInDoubt = exit._tag === "Failure"
-          return Deferred.done(asking, exit)
-        }),
-        Effect.ignore
-      ))
+      Effect.runFork(Effect.ignore(Effect.onExit(this.#cluster.ask.lease(entry.spender.accountId, ask), (exit) => Effect.sync(() => answered(exit)))))
       return Deferred.await(asking)
     })
+  }
+
+  /** Asks for many at once, and waits for none. */
+  #askTogether(many: ReadonlyArray<readonly [Leased, Wish]>): void {
+    const begun = many.map(([entry, wish]) => ({ accountId: entry.spender.accountId, ...this.#begin(entry, wish) }))
+    Effect.runFork(Effect.ignore(Effect.onExit(this.#cluster.ask.leases(begun), (exit) => Effect.sync(() => {
+      for (const [at, { answered }] of begun.entries()) answered(Exit.isFailure(exit) ? Exit.failCause(exit.cause) : Result.match(exit.value[at]!, { onSuccess: Exit.succeed, onFailure: Exit.fail }))
+    }))))
+  }
+
+  /** From now on the entry is asked for, until `answered`. */
+  #begin(entry: Leased, wish: Wish): { readonly ask: LeaseAsk; readonly answered: (exit: Exit.Exit<LeaseGrant, GatewayError>) => void } {
+    const asking = Deferred.makeUnsafe<LeaseGrant, GatewayError>()
+    entry.asking = asking
+    const sentMs = performance.now()
+    metrics.leaseAsks.inc()
+    return {
+      ask: this.#asked(entry, wish, sentMs),
+      answered: (exit) => {
+        if (Exit.isSuccess(exit)) this.#granted(entry, exit.value, wish.isRecalled === true || wish.isOver === true ? 0 : sentMs)
+        entry.asking = undefined
+        entry.isInDoubt = Exit.isFailure(exit)
+        if (Exit.isSuccess(exit) && wish.isOver === true) this.drop(entry)
+        Deferred.doneUnsafe(asking, exit)
+      }
+    }
   }
 
   #asked(entry: Leased, wish: Wish, nowMs: number): LeaseAsk {
     const { account } = entry
     this.#dropExpired(entry, nowMs)
     const gives = wish.isRecalled === true || wish.isOver === true
+    if (gives) account.slice!.untilMs = 0
     // Some are kept for the calls that come before the answer.
     let kept = gives ? 0 : Math.ceil(entry.ratePerS / 20) + 1
     for (const parcel of entry.parcels.toReversed()) {
@@ -200,6 +218,8 @@ export class LeasedAccounts {
     }
     const rest = account.available - account.held
     const wanted = wish.credits ?? 0n
+    // What is added costs a commit: much at once, and seldom.
+    const isShort = rest < wanted && (wish.creditsNeeded !== undefined || 2n * rest < wanted)
     const enough = gives ? 0n : 2n * wanted
     const unusedCredits = account.lease !== undefined && rest > enough ? rest - enough : 0n
     account.available -= unusedCredits
@@ -208,8 +228,8 @@ export class LeasedAccounts {
     return {
       nodeId: this.#nodeId, subjectId: entry.spender.subjectId, seq: ++this.#seq, leaseId: account.lease ?? null,
       calls: wish.calls ?? 0, callsNeeded: wish.callsNeeded ?? 0,
-      credits: rest >= wanted ? 0n : wanted - (rest > 0n ? rest : 0n), creditsNeeded: wish.creditsNeeded ?? 0n, creditsMin: entry.price * limits.leasePricesMin,
-      row: wish.row ?? entry.wantsRow, unusedCalls: unused, unusedCredits, spent: entry.spent, isOver: wish.isOver ?? false
+      credits: isShort ? wanted - (rest > 0n ? rest : 0n) : 0n, creditsNeeded: wish.creditsNeeded ?? 0n, creditsMin: entry.price * limits.leasePricesMin,
+      row: wish.row ?? entry.wantsRow, unusedCalls: unused, unusedCredits, spent: entry.spent, gives, isOver: wish.isOver ?? false
     }
   }
 
@@ -253,7 +273,7 @@ export class LeasedAccounts {
 
   /** To be called when accounts have moved: while one was here its holds were counted by its activation. */
   recount(): void {
-    for (const entry of this.#entries.values()) {
+    for (const entry of this.#entries()) {
       entry.account.held = heldOf(entry.account, entry.spender.subjectId)
       if (entry.subject !== undefined) entry.subject.held = entry.account.held
     }
@@ -268,19 +288,16 @@ export class LeasedAccounts {
   /** Forgets it, e.g. because its lease is closed. What was held stays in the node's table, until its call ends. */
   drop(entry: Leased): void {
     const { accountId, subjectId } = entry.spender
-    const name = `${accountId} ${subjectId}`
-    if (this.#entries.get(name) !== entry) return
-    this.#entries.delete(name)
-    const left = this.#accounts.get(accountId)! - 1
-    if (left > 0) this.#accounts.set(accountId, left)
-    else this.#accounts.delete(accountId)
+    const own = this.#accounts.get(accountId)
+    if (own?.get(subjectId) !== entry) return
+    own.delete(subjectId)
+    if (own.size === 0) this.#accounts.delete(accountId)
     this.#holds.forget(accountId)
   }
 
   /** A commit of it was refused: its leases may be closed, and nothing is spent from them any more. The owner is told so by the next ask. */
   lost(accountId: AccountId): void {
-    for (const entry of this.#entries.values()) {
-      if (entry.spender.accountId !== accountId) continue
+    for (const entry of this.#accounts.get(accountId)?.values() ?? []) {
       entry.account.lease = undefined
       entry.account.available = 0n
       entry.spent = 0n
@@ -290,7 +307,7 @@ export class LeasedAccounts {
 
   /** Nothing of what is known of subjects is believed any more; leases stay. */
   distrust(subjectId?: SubjectId): void {
-    for (const entry of this.#entries.values()) if (subjectId === undefined || entry.spender.subjectId === subjectId) entry.account.slice!.untilMs = 0
+    for (const entry of this.#entries()) if (subjectId === undefined || entry.spender.subjectId === subjectId) entry.account.slice!.untilMs = 0
   }
 
   /** Gives back what is not in use. */
@@ -304,11 +321,12 @@ export class LeasedAccounts {
     return this.ask(entry, { isRecalled: true })
   }
 
-  /** Looks after every entry; answers those that are to be asked for, with what. Those whose account is owned here by now are dropped; `left` hears of the ones that may have a lease. */
-  look(nowMs: number, left: (accountId: AccountId) => void): ReadonlyArray<readonly [Leased, Wish]> {
-    const due: Array<readonly [Leased, Wish]> = []
-    for (const entry of [...this.#entries.values()]) {
-      if (this.#cluster.ownerOf(entry.spender.accountId) === "here") {
+  /** Looks after every entry, and asks for those that are due. Those whose account is owned here by now are dropped; `left` hears of the ones that may have a lease. */
+  look(nowMs: number, left: (accountId: AccountId) => void): void {
+    const due = new Map<string, Array<readonly [Leased, Wish]>>()
+    for (const entry of this.#entries()) {
+      const owner = this.#cluster.ownerOf(entry.spender.accountId)
+      if (owner === "here") {
         this.drop(entry)
         if (entry.account.lease !== undefined || entry.isInDoubt) left(entry.spender.accountId)
         continue
@@ -316,19 +334,26 @@ export class LeasedAccounts {
       entry.ratePerS = smoothedRate(entry.ratePerS, entry.calls, nowMs - entry.lastLookMs)
       entry.calls = 0
       entry.lastLookMs = nowMs
-      if (entry.asking !== undefined) continue
-      if (nowMs - entry.lastUsedMs >= limits.leaseIdleMs) this.#rest(entry, due)
-      else if (nowMs >= entry.pausedUntilMs && this.#isLow(entry, nowMs)) due.push([entry, this.wishOf(entry)])
+      // While it moves there is nobody to ask: the next look does.
+      if (entry.asking !== undefined || owner === "moving") continue
+      const wish = this.#due(entry, nowMs)
+      if (wish === undefined) continue
+      const together = due.get(owner.nodeId) ?? []
+      due.set(owner.nodeId, together)
+      together.push([entry, wish])
     }
-    return due
+    for (const together of due.values()) {
+      for (let from = 0; from < together.length; from += asksTogetherMax) this.#askTogether(together.slice(from, from + asksTogetherMax))
+    }
   }
 
-  #rest(entry: Leased, due: Array<readonly [Leased, Wish]>): void {
+  #due(entry: Leased, nowMs: number): Wish | undefined {
     const { account } = entry
-    if (account.held === 0n && entry.commitsInFlight === 0) {
-      if (account.lease !== undefined || account.slice!.calls > 0 || entry.unused.length > 0 || entry.isInDoubt) due.push([entry, { isOver: true }])
-      else this.drop(entry)
-    } else if (account.available > account.held) due.push([entry, { isRecalled: true }])
+    if (nowMs - entry.lastUsedMs < limits.leaseIdleMs) return nowMs >= entry.pausedUntilMs && this.#isLow(entry, nowMs) ? this.wishOf(entry) : undefined
+    if (account.held > 0n || entry.commitsInFlight > 0) return account.available > account.held ? { isRecalled: true } : undefined
+    if (account.lease !== undefined || account.slice!.calls > 0 || entry.unused.length > 0 || entry.isInDoubt) return { isOver: true }
+    this.drop(entry)
+    return undefined
   }
 
   #isLow(entry: Leased, nowMs: number): boolean {

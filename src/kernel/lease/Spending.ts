@@ -72,7 +72,7 @@ export class Spending extends Context.Service<Spending, {
 
 const isShort = (error: unknown): error is InsufficientCredits | BudgetExceeded => error instanceof InsufficientCredits || error instanceof BudgetExceeded
 
-/** Asks of one look that are under way at once. */
+/** Forgotten leases that are given back at once. */
 const asksAtOnce = 64
 
 /** Rows of one look for leases that this node forgot. */
@@ -217,11 +217,6 @@ const make = Effect.gen(function*() {
   /** Its activation closes what this node had of it before. */
   const owned = (accountId: AccountId): void => quietly(accounts.ask(accountId, () => {}))
 
-  const look = Effect.suspend(() => Effect.forEach(leased.look(performance.now(), owned), ([entry, wish]) => leased.ask(entry, wish).pipe(
-    Effect.tap(() => Effect.sync(() => { if (wish.isOver === true) leased.drop(entry) })),
-    Effect.ignore
-  ), { concurrency: asksAtOnce, discard: true }))
-
   let looked = noLease
   /** Leases of this node that it knows nothing of: the answer that told of them was lost, or it was the account's owner for a moment. Whoever owns it now closes them. */
   const giveBackForgotten = Effect.gen(function*() {
@@ -232,7 +227,7 @@ const make = Effect.gen(function*() {
   })
 
   if (cluster.isMany) {
-    yield* Effect.forkScoped(Effect.repeat(look, Schedule.spaced(limits.leaseTickMs)))
+    yield* Effect.forkScoped(Effect.repeat(Effect.sync(() => leased.look(performance.now(), owned)), Schedule.spaced(limits.leaseTickMs)))
     yield* Effect.forkScoped(Effect.repeat(Effect.ignore(giveBackForgotten), Schedule.spaced(limits.leaseSweepMs)))
   }
   yield* Effect.forkScoped(grants.sweep.pipe(

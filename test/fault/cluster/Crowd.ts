@@ -213,8 +213,8 @@ export class Crowd {
   }
 
   /** Plain calls, one after another, each at any node, whatever comes of them. */
-  call(buyer: Buyer, sold: Sold): Promise<void> {
-    return this.#loop(() => this.callOnce(buyer, sold, this.#node))
+  call(buyer: Buyer, sold: Sold, waitMs = patienceMs): Promise<void> {
+    return this.#loop(() => this.callOnce(buyer, sold, this.#node, waitMs))
   }
 
   #pay(buyer: Buyer, sold: ReadonlyArray<Sold>): Promise<void> {

@@ -34,10 +34,10 @@ const arrange = async () => {
   return { crowd, works, buyers, sold: sold! }
 }
 
-/** Their calls at every node, from now on until `end`. */
-const load = async (scene?: Awaited<ReturnType<typeof arrange>>) => {
+/** Their calls at every node, from now on until `end`. Each waits so long for its answer. */
+const load = async (scene?: Awaited<ReturnType<typeof arrange>>, waitMs = 30_000) => {
   const { crowd, works, buyers, sold } = scene ?? await arrange()
-  const callers = Array.from({ length: 12 }, (_, nth) => crowd.call(buyers[nth % buyers.length]!, sold))
+  const callers = Array.from({ length: 12 }, (_, nth) => crowd.call(buyers[nth % buyers.length]!, sold, waitMs))
   stage.onEnd(() => crowd.stop())
   const { attempts } = crowd.history
   return {
@@ -148,7 +148,7 @@ describe("a node", () => {
       const rows = await cluster.sql<Array<{ id: string; token: bigint }>>`select id, token from accounts where id = any(${buyers.map(({ accountId }) => accountId)}::uuid[])`
       return new Map(rows.map(({ id, token }) => [id, token]))
     }
-    const { attempts, calm, end } = await load(scene)
+    const { attempts, calm, end } = await load(scene, 3_000)
     await calm(100)
     works.keep()
     const under = buyers.map((buyer) => crowd.callOnce(buyer, paid, frozen.index, 80_000))
