@@ -13,7 +13,7 @@ import { SetupFailure, fail, root, setup } from "./setup.mjs"
 const wanted = () => {
   try {
     const { values } = parseArgs({ options: { schedules: { type: "string", default: "10" }, seed: { type: "string" } } })
-    for (const value of Object.values(values)) if (!/^\d{1,9}$/.test(value)) throw new Error(`${value} is no number`)
+    for (const value of Object.values(values)) if (!/^\d{1,10}$/.test(value)) throw new Error(`${value} is no number`)
     return values
   } catch (cause) {
     throw new SetupFailure(`${cause.message}; usage: npm run fault -- [--schedules N] [--seed S]`)

@@ -11,10 +11,11 @@
 import "effect/schema/SchemaJITCompiler/enable"
 import { Effect, ManagedRuntime } from "effect"
 import { join } from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
 import { type Assignment, takeAssignment, tellListening } from "./Assignment.ts"
 import { Cluster } from "./cluster/Cluster.ts"
 import { ClusterUnusable } from "./cluster/ClusterNode.ts"
-import { BadSetting, type Settings, readSettings } from "./config.ts"
+import { BadSetting, type Settings, limits, readSettings } from "./config.ts"
 import { DatabaseUnusable, gatewayLayer } from "./gateway.ts"
 import { ListenFailed, Server } from "./http/Server.ts"
 import { Chat } from "./kernel/chat/Chat.ts"
@@ -27,6 +28,9 @@ import { startEmbedded } from "./store/Embedded.ts"
 import { UsageBuffer } from "./store/UsageBuffer.ts"
 import { log } from "./telemetry/log.ts"
 import { greeting } from "./web/greeting.ts"
+
+/** Longer than any step of a stop takes by its own bounds. */
+const stepMs = 2 * limits.drainMs
 
 type Cleanup = () => Promise<unknown>
 
@@ -88,11 +92,14 @@ const lineOf = (cause: unknown): string | undefined => {
   return cause instanceof Error && cause.name === "EmbeddedFailure" ? cause.message : undefined
 }
 
+/** What is over by then is over: a stop that hangs would have to be killed, and what was acknowledged is durable. */
+const inTime = (step: Promise<unknown>): Promise<unknown> => Promise.race([step, sleep(stepMs).then(() => { throw new Error(`not over after ${stepMs} ms`) })])
+
 const main = async (): Promise<void> => {
   const cleanups: Array<Cleanup> = []
   let stopping: Promise<void> | undefined
   const stop = (code: number): Promise<void> => stopping ??= (async () => {
-    for (const cleanup of cleanups.reverse()) await cleanup().catch((cause: unknown) => log.error({ err: cause }, "stop"))
+    for (const cleanup of cleanups.reverse()) await inTime(cleanup()).catch((cause: unknown) => log.error({ err: cause }, "stop"))
     process.exit(code)
   })()
   const onSignal = (signal: string): void => {

@@ -24,6 +24,7 @@ import { Cause, Context, Effect, Exit, Layer, Result, Schedule, Schema, Scope } 
 import { EntityId, RunnerAddress, Sharding } from "effect/cluster"
 import { SocketServer } from "effect/socket"
 import { randomBytes } from "node:crypto"
+import { setTimeout as sleep } from "node:timers/promises"
 import { limits } from "../config.ts"
 import { GatewayError, Overloaded } from "../domain/errors.ts"
 import { log } from "../telemetry/log.ts"
@@ -60,6 +61,8 @@ const startMs = 10_000
 const startRetryMs = 100
 /** Between two attempts of an ask while the account moves. */
 const askAgainMs = 50
+/** Its RPC server has so long to close once everything is handed over. */
+const closeMs = 1_000
 /** Of asks that came together those are not waited for that take longer. */
 const togetherMs = 500
 
@@ -137,8 +140,10 @@ export const clusterLayer = (settings: ClusterSettings, nodeId: string): Layer.L
   }).pipe(Effect.orDie)
   const leave = Effect.gen(function*() {
     yield* Effect.promise(() => membership.leave())
-    if (hosting !== undefined) yield* Scope.close(hosting, Exit.void)
+    const left = hosting
     hosting = undefined
+    // Answers to a node that froze or vanished may never be taken, and effect's server waits for them uninterruptibly.
+    if (left !== undefined) yield* Effect.promise(() => Promise.race([Effect.runPromise(Scope.close(left, Exit.void)), sleep(closeMs, undefined, { ref: false })]))
   })
 
   return Context.make(Cluster, Cluster.of({
