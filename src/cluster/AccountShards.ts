@@ -67,7 +67,7 @@ const layerMembership = (membership: Membership, isHost: boolean) => Layer.merge
   Layer.succeed(RunnerStorage.RunnerStorage, runnerStorage(membership, isHost)),
   isHost ? layerRunnerHealth(membership) : RunnerHealth.layerNoop,
   MessageStorage.layerNoop,
-  Layer.succeed(RpcSerialization.RpcSerialization, serialization(membership.secret)),
+  Layer.succeed(RpcSerialization.RpcSerialization, serialization(() => membership.secret)),
   Logger.layer([logger])
 )
 

@@ -65,8 +65,8 @@ export class Cluster extends Context.Service<Cluster, {
   readonly join: (hopPort: number) => Effect.Effect<void>
   /** Hands every shard over and stops owning; `ownerOf` keeps answering. Runs once. */
   readonly leave: Effect.Effect<void>
-  /** What nodes prove to each other that they belong together. */
-  readonly secret: string
+  /** What nodes prove to each other that they belong together. Another one after Redis was emptied, if a new node was the first to fill it. */
+  readonly secret: () => string
   /** Why this node can't be trusted to know who owns what; `undefined`: it can. */
   readonly trouble: () => string | undefined
 }>()("tollgate/cluster/Cluster") {
@@ -81,7 +81,7 @@ export class Cluster extends Context.Service<Cluster, {
     onMoved: () => {},
     join: () => Effect.void,
     leave: Effect.void,
-    secret: "",
+    secret: () => "",
     trouble: () => undefined
   }))
 }

@@ -109,7 +109,14 @@ export const clusterLayer = (settings: ClusterSettings, nodeId: string): Layer.L
   const leaseAsOwner = (accountId: string, ask: LeaseAsk) => asOwner(accountId, ({ lease }) => lease(accountId, ask))
   const leasesAsOwner = (asks: ReadonlyArray<AccountLeaseAsk>) => Effect.suspend(() => {
     const answers = Array.from<unknown, Result.Result<LeaseGrant, GatewayError>>(asks, () => Result.fail(unplaced))
-    const answered = Effect.forEach(asks, ({ accountId, ask }, at) => Effect.map(Effect.result(leaseAsOwner(accountId, ask)), (answer) => { answers[at] = answer }), { concurrency: "unbounded", discard: true })
+    const answered = Effect.forEach(asks, ({ accountId, ask }, at) => leaseAsOwner(accountId, ask).pipe(
+      Effect.catchDefect((defect) => {
+        log.error({ err: defect }, "ask of an account's owner")
+        return Effect.fail(unplaced)
+      }),
+      Effect.result,
+      Effect.map((answer) => { answers[at] = answer })
+    ), { concurrency: "unbounded", discard: true })
     return Effect.as(Effect.timeoutOption(answered, togetherMs), answers)
   })
   const entities = AccountEntity.toLayer(AccountEntity.of({
@@ -157,7 +164,7 @@ export const clusterLayer = (settings: ClusterSettings, nodeId: string): Layer.L
     onMoved: (listener) => { membership.movedListeners.push(listener) },
     join,
     leave,
-    secret: membership.secret,
+    secret: () => membership.secret,
     trouble: () => membership.trouble()
   })).pipe(Context.add(Bus, Bus.of(bus.service)))
 }))

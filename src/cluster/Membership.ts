@@ -93,7 +93,6 @@ export class Membership {
   private highestTerm = 0
   private nobodyDiesUntil = -Infinity
   private failure = "it has not been asked yet"
-  private hasOtherSecret = false
   private letting: { readonly shards: Set<number>; readonly done: Promise<void> } | undefined
   private isClosed = false
   private wake: () => void = () => {}
@@ -106,7 +105,7 @@ export class Membership {
   /** Their locks are being let go: what an acquisition that was under way says of them counts no more. */
   private readonly leaving = new Set<number>()
 
-  /** `secret`: used when Redis has none. */
+  /** `secret`: used when Redis has none; of all that are offered to an empty one the first is everybody's. */
   constructor(redis: Redis, nodeId: string, secret: string) {
     this.redis = redis
     this.nodeId = nodeId
@@ -116,7 +115,7 @@ export class Membership {
 
   /** Answers after the first beat. */
   async start(): Promise<void> {
-    this.secret = (await this.beat())[3]
+    await this.beat()
     void this.run()
   }
 
@@ -148,8 +147,7 @@ export class Membership {
   }
 
   trouble(): string | undefined {
-    if (!this.isTrusted) return `Redis does not say who owns what: ${this.failure}`
-    return this.hasOtherSecret ? "Redis was emptied and has another secret than this node: restart it" : undefined
+    return this.isTrusted ? undefined : `Redis does not say who owns what: ${this.failure}`
   }
 
   /** Answers when the record is in Redis, however long that takes. */
@@ -336,7 +334,7 @@ export class Membership {
       this.owners = ["moving", ...texts.map((text) => this.ownerBy(text))]
       isMoved = true
     }
-    this.hasOtherSecret = this.knownUntil !== -Infinity && secret !== this.secret
+    this.secret = secret
     this.knownUntil = until
     if (isMoved) this.moved()
     for (const listener of this.beatListeners) listener(newsNumber)

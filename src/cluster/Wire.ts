@@ -35,14 +35,15 @@ export class BadFrame extends Error {
 
 /** Frames of one connection, in both directions. */
 export class Frames {
-  private readonly secret: string
+  private readonly secret: () => string
   private chunks: Array<Uint8Array> = []
   private bytes = 0
   /** With how many bytes the frame at the front is whole. */
   private awaited = headBytes
   private isBroken = false
 
-  constructor(secret: string) {
+  /** `secret`: the cluster's, which is another after Redis was emptied. */
+  constructor(secret: () => string) {
     this.secret = secret
   }
 
@@ -86,13 +87,13 @@ export class Frames {
   }
 
   private codeOf(body: Uint8Array): Buffer {
-    return createHmac("sha256", this.secret).update(body).digest().subarray(0, codeBytes)
+    return createHmac("sha256", this.secret()).update(body).digest().subarray(0, codeBytes)
   }
 }
 
 const encoder = new TextEncoder()
 
-export const serialization = (secret: string) => RpcSerialization.RpcSerialization.of({
+export const serialization = (secret: () => string) => RpcSerialization.RpcSerialization.of({
   contentType: "application/vnd.tollgate.frames",
   includesFraming: true,
   codecFor: Schema.toCodecJson as RpcSerialization.CodecFor,

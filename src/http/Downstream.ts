@@ -124,8 +124,6 @@ export class UwsDownstream implements Downstream, GoneListener, Stallable {
 
   fail(error: GatewayError, headers: ReadonlyArray<Header> = []): void {
     if (this.#headWritten) this.abort()
-    // Nothing was done for it: the node that passed it on may decide anew who answers.
-    else if (error._tag === "Overloaded" && error.what === "placement") this.#exchange.failHere(error)
     else this.#exchange.fail(error, headers)
   }
 

@@ -30,7 +30,7 @@ export class ScriptedCluster {
     },
     join: undefined as never,
     leave: undefined as never,
-    secret,
+    secret: () => secret,
     trouble: () => undefined
   }
 

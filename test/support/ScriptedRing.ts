@@ -86,7 +86,7 @@ export class ScriptedRing {
       onMoved: (listener) => { self.moved.push(listener) },
       join: (hopPort) => Effect.sync(() => { self.peer.hopPort = hopPort }),
       leave: Effect.void,
-      secret: "0".repeat(64),
+      secret: () => "0".repeat(64),
       trouble: () => undefined
     })
     const bus = Bus.of({

@@ -45,7 +45,7 @@ export class Hop {
 
   /** What another node tells of a call that it passed on; `undefined`: no node did. */
   told(head: RequestHead): Told | undefined {
-    return toldOf(head, this.#cluster.secret)
+    return toldOf(head, this.#cluster.secret())
   }
 
   /** `body`: when it was read already. `again` decides anew who answers; without it the call has this one try. */
@@ -53,7 +53,7 @@ export class Hop {
     const line = this.#lineTo(peer)
     if (exchange.isHopped || line.isFull) return exchange.failHere(unplaced())
     const { head, requestId, remoteAddress: address } = exchange
-    const headers = toOwner(head, { requestId, address }, this.#cluster.secret, body?.byteLength ?? exchange.contentLength)
+    const headers = toOwner(head, { requestId, address }, this.#cluster.secret(), body?.byteLength ?? exchange.contentLength)
     if (headers === undefined) return exchange.fail(new InvalidRequest({ malformed: true, issues: [{ loc: ["header"], msg: "Contains a control character" }] }))
     // The edge decoded the caller's bytes as UTF-8; this gives the same bytes back.
     const path = Buffer.from(head.query === "" ? head.path : `${head.path}?${head.query}`, "utf8").toString("latin1")

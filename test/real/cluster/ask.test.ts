@@ -51,6 +51,18 @@ describe("asking an account's owner", () => {
     expect(late).toEqual(Result.fail(new Overloaded({ what: "placement", retryAfterMs: 7 })))
   })
 
+  it("gets many answers at once, each its own: neither a silent one nor a bug keeps the others", async () => {
+    const asks = ["subject", "slow", "suspended", "late", "bug", "subject"].map((subjectId) => ({ accountId: ofB, ask: { ...leaseAsk, subjectId } }))
+    const ofA = accounts.find((account) => a.cluster.ownerOf(account) === "here")!
+    const [good, slow, suspended, late, bug, again, elsewhere] = await Effect.runPromise(a.cluster.ask.leases([...asks, { accountId: ofA, ask: leaseAsk }]))
+    const grant = Result.succeed({ ...granted("b"), elsewhere: BigInt(ofB.length) })
+    expect([good, again]).toEqual([grant, grant])
+    expect(suspended).toEqual(Result.fail(new AccountSuspended({})))
+    expect(late).toEqual(Result.fail(new Overloaded({ what: "placement", retryAfterMs: 7 })))
+    for (const failed of [slow, bug, elsewhere]) expect(failed).toMatchObject({ _tag: "Failure", failure: { _tag: "Overloaded" } })
+    expect(await Effect.runPromise(a.cluster.ask.leases([]))).toEqual([])
+  })
+
   it("ends in time when the owner says nothing, is cut off by a bug, or is nobody", async () => {
     const lonely = await startTestRedis()
     const guest = await startNode(lonely, "guest")

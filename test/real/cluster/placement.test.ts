@@ -1,8 +1,9 @@
 /** Who owns what, with a real Redis that goes away, freezes and forgets, and nodes that do. Each test has its own. */
+import { Effect } from "effect"
 import { once } from "node:events"
 import { type AddressInfo, createServer } from "node:net"
 import { describe, expect, it } from "vitest"
-import { type RingNode, accounts, areSettled, startNode, until, watchLosses, watchOwners } from "../../support/RingNode.ts"
+import { type RingNode, accounts, areSettled, granted, leaseAsk, startNode, until, watchLosses, watchOwners } from "../../support/RingNode.ts"
 import { type TestRedis, startTestRedis } from "../../support/redis.ts"
 
 /** A Redis and nodes that have joined one after the other and agree. */
@@ -42,7 +43,7 @@ describe.concurrent("placement", { timeout: 60_000 }, () => {
     expect(guest.cluster.ownerOf(accounts[0]!)).toMatchObject({ nodeId: "a", host: "127.0.0.1", hopPort: 4_000 })
     expect(guest.cluster.peers().map(({ nodeId }) => nodeId)).toEqual(["a"])
     expect([a!.cluster.isAlive("a"), guest.cluster.isAlive("guest"), guest.cluster.isAlive("a"), a!.cluster.isAlive("guest")]).toEqual([true, true, true, false])
-    expect(guest.cluster.secret).toBe(a!.cluster.secret)
+    expect(guest.cluster.secret()).toBe(a!.cluster.secret())
     await guest.end()
     await end()
   })
@@ -174,8 +175,20 @@ describe("placement keeps its owners", { timeout: 60_000 }, () => {
     expect(dead.size).toBe(0)
     expect(nodes.map(({ cluster }) => cluster.trouble())).toEqual([undefined, undefined])
     const late = await startNode(redis, "late")
-    expect(late.cluster.secret).toBe(nodes[0]!.cluster.secret)
+    expect(late.cluster.secret()).toBe(nodes[0]!.cluster.secret())
     await late.end()
+    await end()
+  })
+
+  it("when Redis is emptied and a new node is the first to fill it: all have its secret, and are asked on", async () => {
+    const { redis, nodes, end } = await ring(["a", "b"])
+    const ofB = accounts.find((account) => nodes[1]!.cluster.ownerOf(account) === "here")!
+    await redis.command("flushall")
+    await redis.command("set", "tollgate:secret", "of-a-node-that-came-first")
+    await until(() => nodes.every(({ cluster }) => cluster.secret() === "of-a-node-that-came-first"))
+    await until(() => areSettled(nodes))
+    expect(await Effect.runPromise(nodes[0]!.cluster.ask.lease(ofB, leaseAsk))).toEqual(granted("b"))
+    expect(nodes.map(({ cluster }) => cluster.trouble())).toEqual([undefined, undefined])
     await end()
   })
 })

@@ -1,15 +1,19 @@
 /** Two gateways as one: calls spend, on the node that they come to, what the owner of their account has leased to it. */
 import { Context, Effect } from "effect"
+import { randomUUID } from "node:crypto"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import type { Caller } from "../../../src/kernel/Caller.ts"
 import { Server } from "../../../src/http/Server.ts"
+import type { LeaseAsk } from "../../../src/cluster/AccountRpc.ts"
 import { Cluster } from "../../../src/cluster/Cluster.ts"
+import { Grants } from "../../../src/kernel/lease/Grants.ts"
 import { type Sql, connect } from "../../../src/store/Postgres.ts"
 import { expectCleanBooks } from "../../support/Stage.ts"
 import { metrics } from "../../../src/telemetry/Metrics.ts"
 import { type KernelNode, newAgent, newPerson, startKernel } from "../../support/kernelNode.ts"
 import { LoopbackAgent } from "../../support/LoopbackAgent.ts"
 import { type TestDatabase, freshDatabase } from "../../support/postgres.ts"
+import { leaseAsk } from "../../support/RingNode.ts"
 import { ScriptedRing } from "../../support/ScriptedRing.ts"
 
 const ring = new ScriptedRing()
@@ -134,6 +138,27 @@ describe("two nodes", () => {
     expect((await call(0, key, dear)).status).toBe(200)
     expect(await balance(person)).toEqual({ available: 0n, reserved: 0n })
   }, 30_000)
+
+  it("have a recall answered by what gives everything back, not by an ask that was on its way", async () => {
+    const { person, id: subjectId } = await buyer(1_000_000n)
+    const nodeId = randomUUID()
+    // It lives, and hears nothing.
+    ring.members.push({ peer: { nodeId, host: "127.0.0.1", port: 1, hopPort: 0 }, handlers: undefined, hears: [], moved: [], leaving: [] })
+    const grants = Context.get(nodes[0]!.services, Grants)
+    const ask = (seq: number, leaseId: string | null, more: Partial<LeaseAsk>) => Effect.runPromise(grants.lease(person.accountId, { ...leaseAsk, nodeId, subjectId, seq, leaseId, credits: 0n, ...more }))
+    const { leaseId, credits } = await ask(1, null, { credits: 400_000n, row: true })
+    expect(credits).toBe(400_000n)
+    let isOver = false
+    const recalled = Effect.runPromise(grants.recall(person.accountId)).finally(() => { isOver = true })
+    expect(await ask(2, leaseId, { spent: 10n })).toMatchObject({ leaseId, credits: 0n, refusal: null })
+    expect(isOver).toBe(false)
+    await ask(3, leaseId, { gives: true, calls: 0, unusedCredits: 399_990n })
+    expect(await recalled).toBe(true)
+    await ask(4, leaseId, { gives: true, isOver: true, calls: 0 })
+    ring.members.pop()
+    expect(await leases(person)).toBe(0)
+    expect(await balance(person)).toEqual({ available: 1_000_000n, reserved: 0n })
+  })
 
   it("go on with the calls of an account that moves, and with its leases", async () => {
     const { person, key } = await buyer(50_000_000n)

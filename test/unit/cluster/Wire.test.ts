@@ -11,8 +11,8 @@ const joined = (parts: ReadonlyArray<Uint8Array>): Buffer => Buffer.concat(parts
 describe("frames", () => {
   it("come out as they went in, however the bytes are cut", () => {
     fc.assert(fc.property(fc.array(value, { maxLength: 6 }), fc.array(fc.nat(), { maxLength: 12 }), (values, places) => {
-      const writer = new Frames("secret")
-      const reader = new Frames("secret")
+      const writer = new Frames(() => "secret")
+      const reader = new Frames(() => "secret")
       const bytes = joined(values.map((each) => writer.pack(each)))
       const cuts = [...places.map((place) => bytes.length === 0 ? 0 : place % bytes.length), bytes.length].sort((a, b) => a - b)
       const read: Array<unknown> = []
@@ -26,17 +26,17 @@ describe("frames", () => {
   })
 
   it("come out when they come byte by byte", () => {
-    const reader = new Frames("secret")
-    const bytes = joined([new Frames("secret").pack({ text: "one" }), new Frames("secret").pack(["two"])])
+    const reader = new Frames(() => "secret")
+    const bytes = joined([new Frames(() => "secret").pack({ text: "one" }), new Frames(() => "secret").pack(["two"])])
     expect([...bytes].flatMap((byte) => reader.unpack(Uint8Array.of(byte)))).toEqual([{ text: "one" }, ["two"]])
   })
 
   it("of which one byte was changed end the connection before anything is read of them", () => {
-    const bytes = joined([new Frames("secret").pack({ text: "a message" })])
+    const bytes = joined([new Frames(() => "secret").pack({ text: "a message" })])
     fc.assert(fc.property(fc.nat(bytes.length - 1), fc.integer({ min: 1, max: 255 }), (place, change) => {
       const changed = Buffer.from(bytes)
       changed[place] = changed[place]! ^ change
-      const reader = new Frames("secret")
+      const reader = new Frames(() => "secret")
       const read: Array<unknown> = []
       try {
         read.push(...reader.unpack(changed))
@@ -51,20 +51,20 @@ describe("frames", () => {
   })
 
   it("with another secret, and all that follow them, are refused", () => {
-    const reader = new Frames("secret")
-    expect(() => reader.unpack(new Frames("another").pack(1))).toThrow(BadFrame)
-    expect(() => reader.unpack(new Frames("secret").pack(1))).toThrow(BadFrame)
+    const reader = new Frames(() => "secret")
+    expect(() => reader.unpack(new Frames(() => "another").pack(1))).toThrow(BadFrame)
+    expect(() => reader.unpack(new Frames(() => "secret").pack(1))).toThrow(BadFrame)
   })
 
   it("that say they are too long are refused before their bytes have come", () => {
     const head = Buffer.alloc(20)
     head.writeUInt32BE(frameBytesMax + 1)
-    expect(() => new Frames("secret").unpack(head)).toThrow(BadFrame)
+    expect(() => new Frames(() => "secret").unpack(head)).toThrow(BadFrame)
   })
 
   it("of garbage are refused, and never anything else", () => {
     fc.assert(fc.property(fc.uint8Array({ minLength: 1, maxLength: 200 }), (bytes) => {
-      const reader = new Frames("secret")
+      const reader = new Frames(() => "secret")
       try {
         expect(reader.unpack(bytes)).toEqual([])
       } catch (error) {
@@ -74,7 +74,7 @@ describe("frames", () => {
   })
 
   it("carry amounts of any size exactly, through their schema", () => {
-    const { codecFor, makeUnsafe } = serialization("secret")
+    const { codecFor, makeUnsafe } = serialization(() => "secret")
     const amount = codecFor(Schema.Struct({ credits: Schema.BigInt }))
     fc.assert(fc.property(fc.bigInt({ min: -(2n ** 80n), max: 2n ** 80n }), (credits) => {
       const sent = makeUnsafe().encode(Schema.encodeSync(amount)({ credits })) as Uint8Array
