@@ -1,7 +1,7 @@
 /**
  * One way to run the gateway, alone or as so many nodes, and the load on it:
  * keys spread at random, every node of it called with every key. One wrk a node,
- * each with all keys in an order of its own, shares the connections.
+ * each with all keys in an order of its own, has so many connections.
  */
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
@@ -96,6 +96,16 @@ interface Point {
   readonly batches: number
   readonly asks: number
   readonly passedOn: number
+}
+
+/** Of set-ups that were loaded at the same time, as if they were one. */
+export const together = (turns: ReadonlyArray<Turn>): Turn => {
+  const calls = turns.reduce((sum, turn) => sum + turn.calls, 0)
+  const mean = (of: (turn: Turn) => number): number => turns.reduce((sum, turn) => sum + of(turn) * turn.calls, 0) / calls
+  return {
+    calls, perSecond: turns.reduce((sum, turn) => sum + turn.perSecond, 0), nodes: mean(({ nodes }) => nodes), postgres: mean(({ postgres }) => postgres), redis: mean(({ redis }) => redis),
+    passedOnShare: mean(({ passedOnShare }) => passedOnShare), asksShare: mean(({ asksShare }) => asksShare), callsPerBatch: mean(({ callsPerBatch }) => callsPerBatch)
+  }
 }
 
 const between = (from: Point, to: Point, calls: number, seconds: number): Turn => ({

@@ -22,10 +22,10 @@ import { names } from "./names.ts"
 import { keysOf } from "./owners.ts"
 import { type Setup, metricNames } from "./Setup.ts"
 
-const perSecond = 1_000
-/** Fewer than three calls a second each. */
+const perSecond = 600
+/** Fewer than two calls a second each. */
 const quietKeys = 350
-/** Ten calls a second each. */
+/** Six calls a second each. */
 const busyKeys = 100
 const callersAdded = 1_200
 

@@ -3,15 +3,19 @@
  * and for 1, 2 and 3 nodes: free and paid calls of `busyKeys`, which are leased,
  * and free calls of `manyKeys`, of which each is asked for less often at each
  * node. The set-ups take turns within each round, and a ratio is one round's.
+ * Each node has as many callers as the one gateway has alone.
  *
  * All nodes share one core; load, agent, PostgreSQL and Redis share the other.
+ * What two processes cost each other on a core is no cost of a cluster: two
+ * gateways that know nothing of each other, each with a database of its own, are
+ * loaded at the same time for that.
  */
 import { type Charged, audit, chargedIn } from "../../rig/books.ts"
 import { addCallers } from "../../rig/callers.ts"
 import type { Options } from "../../rig/options.ts"
 import { type Figure, spread } from "../../rig/Report.ts"
 import { names } from "./names.ts"
-import type { CallClass, Setup, Turn } from "./Setup.ts"
+import { type CallClass, type Setup, type Turn, together } from "./Setup.ts"
 
 export const busyKeys = 100
 export const manyKeys = 1_000
@@ -43,10 +47,13 @@ export const perCall = async (setups: ReadonlyArray<Setup>, { rounds, seconds, c
   const figures = new Array<Figure>()
   for (const load of loads) {
     const turns = new Map<Setup, Array<Turn>>(setups.map((setup) => [setup, []]))
+    const apart = new Array<Turn>()
     for (let round = 0; round < (load.bar === undefined ? Math.ceil(rounds / 2) : rounds); round++) {
       for (const setup of setups) turns.get(setup)!.push(await turn(setup, load, seconds))
+      // One is a cluster of one node, which does what the other does.
+      if (load.bar !== undefined) apart.push(together(await Promise.all(setups.slice(0, 2).map((setup) => turn(setup, load, seconds)))))
     }
-    figures.push(...figuresOf(load, setups, turns))
+    figures.push(...figuresOf(load, setups, turns, apart))
   }
   for (const [at, setup] of setups.entries()) await checkBooks(setup, before[at]!, priceMicros)
   return figures
@@ -61,11 +68,15 @@ const warmUp = async (setup: Setup, keys: ReadonlyArray<string>, connections: nu
   setup.charged = 0
 }
 
-const figuresOf = ({ name, bar }: Load, [alone, ...many]: ReadonlyArray<Setup>, turns: ReadonlyMap<Setup, ReadonlyArray<Turn>>): ReadonlyArray<Figure> => {
+const figuresOf = ({ name, bar }: Load, [alone, ...many]: ReadonlyArray<Setup>, turns: ReadonlyMap<Setup, ReadonlyArray<Turn>>, apart: ReadonlyArray<Turn>): ReadonlyArray<Figure> => {
   const base = turns.get(alone!)!
   const of = (setup: Setup, what: string, unit: string, read: (turn: Turn) => number): Figure => spread(`${name}: ${setup.name}, ${what}`, unit, turns.get(setup)!.map(read))
   return [
     ...many.map((setup) => spread(`${name}: ${setup.name} / ${alone!.name}, CPU a call`, "×", turns.get(setup)!.map(({ nodes }, round) => nodes / base[round]!.nodes), bar)),
+    ...apart.length === 0 ? [] : [
+      spread(`${name}: two that know nothing of each other / ${alone!.name}, CPU a call`, "×", apart.map(({ nodes }, round) => nodes / base[round]!.nodes)),
+      ...many.slice(1, 2).map((setup) => spread(`${name}: ${setup.name} / two that know nothing of each other, CPU a call`, "×", turns.get(setup)!.map(({ nodes }, round) => nodes / apart[round]!.nodes)))
+    ],
     ...[alone!, ...many].flatMap((setup) => [
       of(setup, names.cpu, "µs", ({ nodes }) => nodes),
       of(setup, names.postgres, "µs", ({ postgres }) => postgres),
