@@ -343,6 +343,8 @@ export const limits = {
   leaseTrustMs: 1_000,
   /** The owner waits so long for leases that it recalls. */
   recallMs: 1_000,
+  /** And recalls so often before it says that an account's money is gone. */
+  recallsMax: 3,
   /** Below so many times a call's price nothing is leased, unless somebody waits for it. */
   leasePricesMin: 20n,
   /** Calls of one subject in a second from which on a node asks for a lease instead of passing them on. */

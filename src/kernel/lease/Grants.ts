@@ -50,6 +50,9 @@ interface Holder {
   readonly one: Semaphore.Semaphore
   /** Under way, or waiting for their turn. */
   grants: number
+  /** Of them, those that somebody waits for with credits, or calls, that it has not: of these it has none to give back. */
+  needsCredits: number
+  needsCalls: number
 }
 
 const isItsOwn = (lease: Lease, subjectId: SubjectId, { nodeId }: LeaseAsk): boolean => lease.subjectId === subjectId && lease.nodeId === nodeId
@@ -90,7 +93,7 @@ export class Grants extends Context.Service<Grants, {
       const own = holders.get(accountId) ?? new Map<string, Holder>()
       holders.set(accountId, own)
       const name = `${nodeId} ${subjectId}`
-      const known = own.get(name) ?? { nodeId, subjectId, seq: -1, trustUntilMs: 0, waiting: [], one: Semaphore.makeUnsafe(1), grants: 0 }
+      const known = own.get(name) ?? { nodeId, subjectId, seq: -1, trustUntilMs: 0, waiting: [], one: Semaphore.makeUnsafe(1), grants: 0, needsCredits: 0, needsCalls: 0 }
       own.set(name, known)
       return known
     }
@@ -99,6 +102,12 @@ export class Grants extends Context.Service<Grants, {
       const own = holders.get(accountId)
       own?.delete(`${nodeId} ${subjectId}`)
       if (own?.size === 0) holders.delete(accountId)
+    }
+
+    const count = (holder: Holder, ask: LeaseAsk, change: 1 | -1): void => {
+      holder.grants += change
+      if (ask.creditsNeeded > 0n) holder.needsCredits += change
+      if (ask.callsNeeded > 0) holder.needsCalls += change
     }
 
     const answered = (holder: Holder): void => {
@@ -214,13 +223,13 @@ export class Grants extends Context.Service<Grants, {
 
     const recalls = new Map<string, Deferred.Deferred<boolean, GatewayError>>()
     /** Who comes while the same is recalled waits for that. */
-    const recallFrom = (accountId: AccountId, subjectId: SubjectId | undefined, exceptNodeId: string | undefined): Effect.Effect<boolean, GatewayError> => Effect.suspend(() => {
-      const name = `${accountId} ${subjectId} ${exceptNodeId}`
+    const recallFrom = (accountId: AccountId, subjectId: SubjectId | undefined): Effect.Effect<boolean, GatewayError> => Effect.suspend(() => {
+      const name = `${accountId} ${subjectId}`
       const same = recalls.get(name)
       if (same !== undefined) return Deferred.await(same)
       const recalling = Deferred.makeUnsafe<boolean, GatewayError>()
       recalls.set(name, recalling)
-      Effect.runFork(recallOnce(accountId, subjectId, exceptNodeId).pipe(
+      Effect.runFork(recallOnce(accountId, subjectId).pipe(
         Effect.onExit((exit) => {
           recalls.delete(name)
           return Deferred.done(recalling, exit)
@@ -230,16 +239,18 @@ export class Grants extends Context.Service<Grants, {
       return Deferred.await(recalling)
     })
 
-    const recallOnce = Effect.fnUntraced(function*(accountId: AccountId, subjectId: SubjectId | undefined, exceptNodeId: string | undefined) {
+    /** With a subject its calls are recalled, else everybody's credits. Who waits for the same has none, and is not asked: two that waited for each other would wait in vain. */
+    const recallOnce = Effect.fnUntraced(function*(accountId: AccountId, subjectId: SubjectId | undefined) {
       yield* close(accountId, (lease) => isGone(lease.nodeId))
       const asked = yield* accounts.ask(accountId, (account) => {
         const found: Array<Holder> = []
-        const isAsked = (nodeId: string, of: SubjectId): boolean => nodeId !== exceptNodeId && (subjectId === undefined || of === subjectId)
-        for (const lease of account.leases.values()) if (isAsked(lease.nodeId, lease.subjectId)) found.push(holderOf(accountId, lease.nodeId, lease.subjectId))
-        const nowMs = performance.now()
-        for (const holder of holders.get(accountId)?.values() ?? []) {
-          if (holder.trustUntilMs > nowMs && isAsked(holder.nodeId, holder.subjectId) && !found.includes(holder)) found.push(holder)
+        const ask = (holder: Holder): void => {
+          const isAsked = subjectId === undefined ? holder.needsCredits === 0 : holder.subjectId === subjectId && holder.needsCalls === 0
+          if (isAsked && !found.includes(holder)) found.push(holder)
         }
+        for (const lease of account.leases.values()) ask(holderOf(accountId, lease.nodeId, lease.subjectId))
+        const nowMs = performance.now()
+        for (const holder of holders.get(accountId)?.values() ?? []) if (holder.trustUntilMs > nowMs) ask(holder)
         return found
       })
       if (asked.length === 0) return true
@@ -281,8 +292,8 @@ export class Grants extends Context.Service<Grants, {
       const renewed = renew(accountId, subjectId, ask, holder)
       return renewed !== undefined ? Effect.succeed(renewed) : takeBack(accountId, subjectId, ask).pipe(Effect.andThen(Effect.suspend(() => {
         if (ask.gives) answered(holder)
-        holder.grants++
-        return holder.one.withPermit(grant(accountId, subjectId, ask, holder)).pipe(Effect.ensuring(Effect.sync(() => { holder.grants-- })))
+        count(holder, ask, 1)
+        return holder.one.withPermit(grant(accountId, subjectId, ask, holder)).pipe(Effect.ensuring(Effect.sync(() => count(holder, ask, -1))))
       })))
     })
 
@@ -306,8 +317,8 @@ export class Grants extends Context.Service<Grants, {
 
     const grant = Effect.fnUntraced(function*(accountId: AccountId, subjectId: SubjectId, ask: LeaseAsk, holder: Holder) {
       yield* closeStrays(accountId, subjectId, ask)
-      if (ask.isOver) holder.trustUntilMs = 0
-      const isMore = !ask.isOver && (ask.calls > 0 || ask.credits > 0n || ask.row || ask.callsNeeded > 0 || ask.creditsNeeded > 0n)
+      if (ask.gives) holder.trustUntilMs = 0
+      const isMore = !ask.gives && (ask.calls > 0 || ask.credits > 0n || ask.row || ask.callsNeeded > 0 || ask.creditsNeeded > 0n)
       const admitCalls = () => accounts.ask(accountId, (account, nowMs) => {
         const subject = account.subjects.get(subjectId)
         const granted = subject === undefined || !isMore ? { calls: 0, second: 0 } : grantWindow(subject, ask, nowMs)
@@ -318,15 +329,19 @@ export class Grants extends Context.Service<Grants, {
         }
       })
       let window = yield* admitCalls()
-      if (window.refusal !== undefined && (yield* recallFrom(accountId, subjectId, ask.nodeId))) window = yield* admitCalls()
+      if (window.refusal !== undefined && (yield* recallFrom(accountId, subjectId))) window = yield* admitCalls()
       const before = yield* ownLeaseOf(accountId, subjectId, ask)
       let money: { readonly leaseId: LeaseId | undefined; readonly credits: bigint; readonly refusal: GatewayError | undefined } = { leaseId: before, credits: 0n, refusal: undefined }
       if (isMore && window.isKnown && window.refusal === undefined) {
         money = yield* grantCredits(accountId, subjectId, ask, before)
         if (money.refusal !== undefined && ask.creditsNeeded > 0n) {
           yield* ledger.sweep(accountId)
-          const isAll = yield* recallFrom(accountId, undefined, ask.nodeId)
-          money = yield* grantCredits(accountId, subjectId, ask, before)
+          let isAll = true
+          // What comes back another may take first.
+          for (let tries = 0; tries < limits.recallsMax && isAll && money.refusal !== undefined; tries++) {
+            isAll = yield* recallFrom(accountId, undefined)
+            money = yield* grantCredits(accountId, subjectId, ask, before)
+          }
           if (money.refusal !== undefined && !isAll) money = { ...money, refusal: new NotCommitted({ retryAfterMs: 1_000 }) }
         }
       }
@@ -344,14 +359,14 @@ export class Grants extends Context.Service<Grants, {
     return Grants.of({
       lease,
       areOut,
-      recall: (accountId, subjectId) => recallFrom(accountId, subjectId, undefined),
+      recall: (accountId, subjectId) => recallFrom(accountId, subjectId),
       revoked: Effect.fnUntraced(function*(accountId, subjectId) {
         bus.tell({ _tag: "revoked", subjectId })
         if (!cluster.isMany) return
         const untilMs = Math.max(0, ...[...holders.get(accountId)?.values() ?? []].filter((holder) => holder.subjectId === subjectId).map((holder) => holder.trustUntilMs))
         const leftMs = untilMs - performance.now()
         if (leftMs <= 0) return
-        yield* recallFrom(accountId, subjectId, undefined).pipe(
+        yield* recallFrom(accountId, subjectId).pipe(
           Effect.catch(() => Effect.succeed(false)),
           Effect.flatMap((isAll) => isAll ? Effect.void : Effect.sleep(Math.max(0, untilMs - performance.now())))
         )

@@ -64,6 +64,7 @@ export interface Leased {
 
 export interface Wish {
   readonly calls?: number
+  /** Without it credits stay as they are. */
   readonly credits?: Credits
   readonly callsNeeded?: number
   readonly creditsNeeded?: Credits
@@ -220,7 +221,7 @@ export class LeasedAccounts {
     const wanted = wish.credits ?? 0n
     // What is added costs a commit: much at once, and seldom.
     const isShort = rest < wanted && (wish.creditsNeeded !== undefined || 2n * rest < wanted)
-    const enough = gives ? 0n : 2n * wanted
+    const enough = gives ? 0n : wish.credits === undefined ? rest : 2n * wanted
     const unusedCredits = account.lease !== undefined && rest > enough ? rest - enough : 0n
     account.available -= unusedCredits
     const { unused } = entry

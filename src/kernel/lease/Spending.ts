@@ -72,6 +72,9 @@ export class Spending extends Context.Service<Spending, {
 
 const isShort = (error: unknown): error is InsufficientCredits | BudgetExceeded => error instanceof InsufficientCredits || error instanceof BudgetExceeded
 
+/** For one decision. */
+const leasesTried = 5
+
 /** Forgotten leases that are given back at once. */
 const asksAtOnce = 64
 
@@ -190,23 +193,33 @@ const make = Effect.gen(function*() {
   const withOwnMoney = <A, E>({ accountId }: Spender, attempt: Effect.Effect<A, E>): Effect.Effect<A, E | LedgerError> => attempt.pipe(
     Effect.catch((short) => !(short instanceof InsufficientCredits) ? Effect.fail(short)
       : Effect.flatMap(ledger.sweep(accountId), (moved) => moved > 0n ? attempt : Effect.fail(short))),
-    Effect.catch((short) => !isShort(short) ? Effect.fail(short) : Effect.flatMap(
-      accounts.ask(accountId, (account) => account),
-      (account): Effect.Effect<A, E | LedgerError> => {
-        // What was out a moment ago may have come back since.
-        if (!grants.areOut(account)) return attempt
-        return grants.recall(accountId).pipe(
-          Effect.catch(() => Effect.succeed(false)),
-          Effect.flatMap((isAll) => Effect.catch(attempt, (again) => Effect.fail(isShort(again) && !isAll ? new NotCommitted({ retryAfterMs: 1_000 }) : again)))
-        )
-      }
-    ))
+    Effect.catch((short) => isShort(short) ? withRecalled(accountId, attempt, limits.recallsMax) : Effect.fail(short))
   )
+
+  /** What was out a moment ago may have come back since, and what comes back another may take first. */
+  const withRecalled = <A, E>(accountId: AccountId, attempt: Effect.Effect<A, E>, times: number): Effect.Effect<A, E | LedgerError> => Effect.flatMap(
+    accounts.ask(accountId, (account) => grants.areOut(account)),
+    (areOut): Effect.Effect<A, E | LedgerError> => areOut
+      ? Effect.flatMap(Effect.catch(grants.recall(accountId), () => Effect.succeed(false)), (isAll) => Effect.catch(attempt, (short): Effect.Effect<A, E | LedgerError> => {
+        if (!isShort(short)) return Effect.fail(short)
+        if (!isAll) return Effect.fail(new NotCommitted({ retryAfterMs: 1_000 }))
+        return times > 1 ? withRecalled(accountId, attempt, times - 1) : Effect.fail(short)
+      }))
+      : attempt
+  )
+
+  /** Whatever is granted another call of the node may take first: only the owner says that there is no more. */
+  const withLease = <A, E>(spender: Spender, needed: Credits, attempt: Effect.Effect<A, E>, times: number): Effect.Effect<A, E | LedgerError> => Effect.catch(attempt, (short) => {
+    if (!isShort(short)) return Effect.fail(short)
+    return times === 0 ? Effect.fail(new NotCommitted({ retryAfterMs: 1_000 })) : Effect.flatMap(lease(spender, needed) as Effect.Effect<Leased, LedgerError>, () => withLease(spender, needed, attempt, times - 1))
+  })
 
   const admit = (spender: Spender, counted: boolean): Effect.Effect<Account | undefined, GatewayError> => Effect.suspend(() => {
     const entry = leased.entryOf(spender)
     if (leased.trusted(spender) !== undefined && (!counted || leased.takeCall(entry))) return Effect.succeed(entry.account)
-    return leased.ask(entry, counted ? { ...leased.wishOf(entry), callsNeeded: 1 } : { calls: 1 }).pipe(Effect.flatMap(({ subject, refusal }): Effect.Effect<Account | undefined, GatewayError> => {
+    // Whoever spends gets a lease for that; reading a page must not.
+    const { calls = 1 } = leased.wishOf(entry)
+    return leased.ask(entry, { ...counted ? { calls, callsNeeded: 1 } : { calls: 1 }, row: false }).pipe(Effect.flatMap(({ subject, refusal }): Effect.Effect<Account | undefined, GatewayError> => {
       if (subject === null) return Effect.succeed(undefined)
       if (!counted) return Effect.succeed(entry.account)
       if (refusal !== null && refusal._tag === "RateLimited") return Effect.fail(refusal)
@@ -250,8 +263,7 @@ const make = Effect.gen(function*() {
       if (!isElsewhere(spender.accountId)) return withOwnMoney(spender, attempt)
       const entry = leased.entryOf(spender)
       if (needed > entry.price) entry.price = needed
-      // What the owner refuses is what the attempt would have been refused with.
-      return Effect.catch(attempt, (short) => isShort(short) ? Effect.flatMap(lease(spender, needed) as Effect.Effect<Leased, LedgerError>, () => attempt) : Effect.fail(short))
+      return withLease(spender, needed, attempt, leasesTried)
     }),
     writable: accounts.writable,
     peerOf: ({ accountId }) => {
