@@ -282,7 +282,7 @@ export class Gateway {
           this.#isListed[pair] = 0
           continue
         }
-        const isEnding = this.#until[pair]! - this.#nowS < 2 * leaseTickS
+        const isEnding = this.#until[pair]! - this.#nowS < 1.5 * leaseTickS
         if (rate >= leaseCallsMin && (isEnding || this.#left[pair]! < rate / 2)) this.#ask(node, key, rate)
       }
       keys[kept++] = key

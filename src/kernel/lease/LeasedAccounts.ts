@@ -360,7 +360,8 @@ export class LeasedAccounts {
   #isLow(entry: Leased, nowMs: number): boolean {
     const { account, ratePerS, price } = entry
     if (ratePerS < limits.leaseCallsMin) return false
-    if (account.slice!.untilMs - nowMs < 2 * limits.leaseTickMs) return true
+    // Not at the look before: one look's time is enough for an answer.
+    if (account.slice!.untilMs - nowMs < 1.5 * limits.leaseTickMs) return true
     if (account.slice!.calls < ratePerS / 2) return true
     if (entry.wantsRow && account.lease === undefined) return true
     return price > 0n && account.available - account.held < price * BigInt(Math.ceil(ratePerS / 2))
