@@ -34,14 +34,14 @@ describe("the simulation", () => {
     expect(outcome.p99FreeMs).toBeGreaterThan(around.wireS * 1_000)
   })
 
-  it("leases what busy keys need, asking about twice a second for each", () => {
+  it("leases what busy keys need, asking little more than once a second for each", () => {
     const outcome = simulated(2, { keys: 20, perSecond: 2_000 })
     expect(outcome.passedOnShare).toBe(0)
     expect(outcome.leasedShare).toBeGreaterThan(0.2)
     const leasedKeys = 20 * outcome.leasedShare * 2
     const asksPerKey = outcome.asksPerCall * outcome.calls / leasedKeys
-    expect(asksPerKey).toBeGreaterThan(1)
-    expect(asksPerKey).toBeLessThan(2.5)
+    expect(asksPerKey).toBeGreaterThan(0.9)
+    expect(asksPerKey).toBeLessThan(2)
   })
 
   it("answers paid calls after their batch, and puts what came meanwhile into the next", () => {
