@@ -223,13 +223,13 @@ export class Grants extends Context.Service<Grants, {
 
     const recalls = new Map<string, Deferred.Deferred<boolean, GatewayError>>()
     /** Who comes while the same is recalled waits for that. */
-    const recallFrom = (accountId: AccountId, subjectId: SubjectId | undefined): Effect.Effect<boolean, GatewayError> => Effect.suspend(() => {
-      const name = `${accountId} ${subjectId}`
+    const recallFrom = (accountId: AccountId, subjectId: SubjectId | undefined, isEverybody = false): Effect.Effect<boolean, GatewayError> => Effect.suspend(() => {
+      const name = `${accountId} ${subjectId} ${isEverybody}`
       const same = recalls.get(name)
       if (same !== undefined) return Deferred.await(same)
       const recalling = Deferred.makeUnsafe<boolean, GatewayError>()
       recalls.set(name, recalling)
-      Effect.runFork(recallOnce(accountId, subjectId).pipe(
+      Effect.runFork(recallOnce(accountId, subjectId, isEverybody).pipe(
         Effect.onExit((exit) => {
           recalls.delete(name)
           return Deferred.done(recalling, exit)
@@ -240,13 +240,14 @@ export class Grants extends Context.Service<Grants, {
     })
 
     /** With a subject its calls are recalled, else everybody's credits. Who waits for the same has none, and is not asked: two that waited for each other would wait in vain. */
-    const recallOnce = Effect.fnUntraced(function*(accountId: AccountId, subjectId: SubjectId | undefined) {
+    const recallOnce = Effect.fnUntraced(function*(accountId: AccountId, subjectId: SubjectId | undefined, isEverybody: boolean) {
       yield* close(accountId, (lease) => isGone(lease.nodeId))
       const asked = yield* accounts.ask(accountId, (account) => {
         const found: Array<Holder> = []
         const ask = (holder: Holder): void => {
-          const isAsked = subjectId === undefined ? holder.needsCredits === 0 : holder.subjectId === subjectId && holder.needsCalls === 0
-          if (isAsked && !found.includes(holder)) found.push(holder)
+          const isOne = subjectId === undefined || holder.subjectId === subjectId
+          const hasSome = isEverybody || (subjectId === undefined ? holder.needsCredits : holder.needsCalls) === 0
+          if (isOne && hasSome && !found.includes(holder)) found.push(holder)
         }
         for (const lease of account.leases.values()) ask(holderOf(accountId, lease.nodeId, lease.subjectId))
         const nowMs = performance.now()
@@ -366,7 +367,8 @@ export class Grants extends Context.Service<Grants, {
         const untilMs = Math.max(0, ...[...holders.get(accountId)?.values() ?? []].filter((holder) => holder.subjectId === subjectId).map((holder) => holder.trustUntilMs))
         const leftMs = untilMs - performance.now()
         if (leftMs <= 0) return
-        yield* recallFrom(accountId, subjectId).pipe(
+        // Who waits for calls may believe what it was told all the same.
+        yield* recallFrom(accountId, subjectId, true).pipe(
           Effect.catch(() => Effect.succeed(false)),
           Effect.flatMap((isAll) => isAll ? Effect.void : Effect.sleep(Math.max(0, untilMs - performance.now())))
         )
