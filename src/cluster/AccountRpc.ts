@@ -80,7 +80,7 @@ export type LeaseGrant = typeof LeaseGrant.Type
 export const BorrowAsk = Schema.Struct({ nodeId: Schema.String })
 
 export const Lease = Rpc.make("Lease", { payload: LeaseAsk, success: LeaseGrant, error: GatewayError })
-/** Asks that nobody waits for, of accounts with the same owner, in one message: one ask alone costs ten times what it adds to others. Answered in their order. */
+/** Asks that nobody waits for, of accounts with the same owner, in one message: alone each costs several times what it adds to others. Answered in their order. */
 export const Leases = Rpc.make("Leases", {
   payload: Schema.Struct({ asks: Schema.Array(Schema.Struct({ accountId: Schema.String, ask: LeaseAsk })) }),
   success: Schema.Array(Schema.Result(LeaseGrant, GatewayError))

@@ -282,7 +282,7 @@ export class Membership {
     if (isWoken && !this.isClosed) await sleep(gatherMs)
   }
 
-  private async beat(): Promise<Beat> {
+  private async beat(): Promise<void> {
     const sent: Sent = { startedAt: performance.now(), isMember: this.record !== undefined, locks: this.trustedLocks() }
     const record = this.record === undefined ? "" : JSON.stringify(this.record)
     const args = [this.nodeId, limits.shardLockTtlMs, record, this.secret, this.highestTerm, shardCount, ...sent.locks.flatMap(([shard, lock]) => [shard, lock.text])]
@@ -294,7 +294,6 @@ export class Membership {
     const lapsed = [...this.lapsed]
     await this.lock(lapsed)
     for (const shard of lapsed) this.lapsed.delete(shard)
-    return beat
   }
 
   /** What is past its time is given up. */

@@ -56,6 +56,17 @@ interface Holder {
 }
 
 const isItsOwn = (lease: Lease, subjectId: SubjectId, { nodeId }: LeaseAsk): boolean => lease.subjectId === subjectId && lease.nodeId === nodeId
+/** One that the node does not know of, because its answer was lost, or that it has done with. */
+const isStray = (lease: Lease, subjectId: SubjectId, ask: LeaseAsk): boolean => isItsOwn(lease, subjectId, ask) && (ask.isOver || lease.id !== ask.leaseId)
+/** The lease that it names, if that is still open. */
+const namedLease = ({ leases }: Account, subjectId: SubjectId, ask: LeaseAsk): Lease | undefined => {
+  const lease = ask.leaseId === null || ask.isOver ? undefined : leases.get(ask.leaseId as LeaseId)
+  return lease !== undefined && isItsOwn(lease, subjectId, ask) ? lease : undefined
+}
+const wantsMore = (ask: LeaseAsk): boolean => !ask.gives && (ask.calls > 0 || ask.credits > 0n || ask.row || ask.callsNeeded > 0 || ask.creditsNeeded > 0n)
+const takeCallsBack = ({ window }: Subject, { unusedCalls }: LeaseAsk, nowMs: number): void => {
+  for (const { calls, second } of unusedCalls) returnCalls(window, calls, second, nowMs)
+}
 const wantedCredits = ({ credits, creditsNeeded, creditsMin }: LeaseAsk) => ({ credits, needed: creditsNeeded, min: creditsMin })
 
 /** Accounts of dead nodes' leases that are looked after in one go. */
@@ -148,7 +159,7 @@ export class Grants extends Context.Service<Grants, {
     const takeBack = (accountId: AccountId, subjectId: SubjectId, ask: LeaseAsk): Effect.Effect<void, GatewayError> =>
       step(accountId, accounts.act(accountId, (account, nowMs): Effect.Effect<void, GatewayError> => {
         const subject = account.subjects.get(subjectId)
-        if (subject !== undefined) for (const { calls, second } of ask.unusedCalls) returnCalls(subject.window, calls, second, nowMs)
+        if (subject !== undefined) takeCallsBack(subject, ask, nowMs)
         const lease = ask.leaseId === null ? undefined : account.leases.get(ask.leaseId as LeaseId)
         if (lease !== undefined) lease.spent = ask.spent
         if (lease === undefined || ask.isOver || ask.unusedCredits <= 0n) return Effect.void
@@ -156,11 +167,10 @@ export class Grants extends Context.Service<Grants, {
         return isRefusal(outcome) ? Effect.void : accounts.commit(account, { leases: [(outcome as Decided).lease!] }, outcome as Decided)
       }))
 
-    /** Leases that the node does not know of, because their answer was lost, or that it has done with. */
-    const closeStrays = (accountId: AccountId, subjectId: SubjectId, ask: LeaseAsk): Effect.Effect<void, GatewayError> => Effect.suspend(() => {
-      const isStray = (lease: Lease): boolean => lease.nodeId === ask.nodeId && lease.subjectId === subjectId && (ask.isOver || lease.id !== ask.leaseId)
-      return Effect.flatMap(accounts.ask(accountId, ({ leases }) => [...leases.values()].some(isStray)), (has) => has ? close(accountId, isStray) : Effect.void)
-    })
+    const closeStrays = (accountId: AccountId, subjectId: SubjectId, ask: LeaseAsk): Effect.Effect<void, GatewayError> => {
+      const which = (lease: Lease): boolean => isStray(lease, subjectId, ask)
+      return Effect.flatMap(accounts.ask(accountId, ({ leases }) => [...leases.values()].some(which)), (has) => has ? close(accountId, which) : Effect.void)
+    }
 
     const grantWindow = (subject: Subject, ask: LeaseAsk, nowMs: number) => {
       const left = subject.limit - callsInWindow(subject.window, nowMs)
@@ -185,11 +195,6 @@ export class Grants extends Context.Service<Grants, {
           })
         )
       }))
-
-    const ownLeaseOf = (accountId: AccountId, subjectId: SubjectId, ask: LeaseAsk) => accounts.ask(accountId, (account) => {
-      const lease = ask.leaseId === null || ask.isOver ? undefined : account.leases.get(ask.leaseId as LeaseId)
-      return lease !== undefined && isItsOwn(lease, subjectId, ask) ? lease.id : undefined
-    })
 
     const tell = (account: Account, subject: Subject | undefined, nowMs: number): Pick<LeaseGrant, "suspended" | "emailVerified" | "elsewhere" | "subject"> => ({
       suspended: account.suspended,
@@ -305,21 +310,20 @@ export class Grants extends Context.Service<Grants, {
       const account = accounts.resident(accountId, nowMs)
       const subject = account?.subjects.get(subjectId)
       if (account === undefined || subject === undefined) return undefined
-      const own = ask.leaseId === null ? undefined : account.leases.get(ask.leaseId as LeaseId)
-      const isOwn = own !== undefined && isItsOwn(own, subjectId, ask)
-      if (isOwn ? creditsGranted(grantable(account, subjectId, nowMs), wantedCredits(ask)) > 0n : ask.leaseId !== null || ask.row || ask.credits > 0n) return undefined
-      for (const lease of account.leases.values()) if (lease !== own && lease.nodeId === ask.nodeId && lease.subjectId === subjectId) return undefined
-      for (const { calls, second } of ask.unusedCalls) returnCalls(subject.window, calls, second, nowMs)
+      const own = namedLease(account, subjectId, ask)
+      if (own === undefined ? ask.leaseId !== null || ask.row || ask.credits > 0n : creditsGranted(grantable(account, subjectId, nowMs), wantedCredits(ask)) > 0n) return undefined
+      for (const lease of account.leases.values()) if (isStray(lease, subjectId, ask)) return undefined
+      takeCallsBack(subject, ask, nowMs)
       if (own !== undefined) own.spent = ask.spent
       const window = grantWindow(subject, ask, nowMs)
-      if (ask.calls > 0 || ask.row || ask.credits > 0n) holder.trustUntilMs = performance.now() + limits.leaseTrustMs
+      if (wantsMore(ask)) holder.trustUntilMs = performance.now() + limits.leaseTrustMs
       return { ...tellBesides(account, subject, own, nowMs), leaseId: own?.id ?? null, credits: 0n, calls: window.calls, second: window.second, refusal: null }
     }
 
     const grant = Effect.fnUntraced(function*(accountId: AccountId, subjectId: SubjectId, ask: LeaseAsk, holder: Holder) {
       yield* closeStrays(accountId, subjectId, ask)
       if (ask.gives) holder.trustUntilMs = 0
-      const isMore = !ask.gives && (ask.calls > 0 || ask.credits > 0n || ask.row || ask.callsNeeded > 0 || ask.creditsNeeded > 0n)
+      const isMore = wantsMore(ask)
       const admitCalls = () => accounts.ask(accountId, (account, nowMs) => {
         const subject = account.subjects.get(subjectId)
         const granted = subject === undefined || !isMore ? { calls: 0, second: 0 } : grantWindow(subject, ask, nowMs)
@@ -331,7 +335,7 @@ export class Grants extends Context.Service<Grants, {
       })
       let window = yield* admitCalls()
       if (window.refusal !== undefined && (yield* recallFrom(accountId, subjectId))) window = yield* admitCalls()
-      const before = yield* ownLeaseOf(accountId, subjectId, ask)
+      const before = yield* accounts.ask(accountId, (account) => namedLease(account, subjectId, ask)?.id)
       let money: { readonly leaseId: LeaseId | undefined; readonly credits: bigint; readonly refusal: GatewayError | undefined } = { leaseId: before, credits: 0n, refusal: undefined }
       if (isMore && window.isKnown && window.refusal === undefined) {
         money = yield* grantCredits(accountId, subjectId, ask, before)

@@ -45,7 +45,7 @@ export class Spending extends Context.Service<Spending, {
   /** Releases a hold wherever the account is decided now. */
   readonly release: (spender: Spender, holdId: HoldId) => void
   /**
-   * Runs `attempt`; when it is short, gets what can be got and runs it once more: posted earnings are swept and leases
+   * Runs `attempt`; when it is short, gets what can be got and runs it again: posted earnings are swept and leases
    * recalled by the owner, and of another node's account at least `needed` is leased. Short again: only the owner's word is the answer.
    */
   readonly withMoney: <A, E>(spender: Spender, needed: Credits, attempt: Effect.Effect<A, E>) => Effect.Effect<A, E | LedgerError>
